@@ -1,0 +1,188 @@
+"""The values a run is made of, from request to result.
+
+Everything here is frozen: one value passes each door of the house, and nobody changes it on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+Scalar = str | int | float | bool | None
+
+
+class RunState(StrEnum):
+    """Where a run is. A run ends exactly once."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self not in (RunState.QUEUED, RunState.RUNNING)
+
+
+class Reason(StrEnum):
+    """Why a run ended as it did; the wording for people lives with the pages and their translations."""
+
+    CELL_FAILED = "cell_failed"
+    KERNEL_DIED = "kernel_died"
+    OUT_OF_MEMORY = "out_of_memory"
+    RUNNER_LOST = "runner_lost"
+    START_FAILED = "start_failed"
+    BAD_RESULT = "bad_result"
+    TIME_LIMIT = "time_limit"
+    CANCELLED_BY_USER = "cancelled_by_user"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What somebody asked for, already validated: the template version is published, the parameters are bound."""
+
+    agency: str  # organisation number, 9 digits
+    template: str
+    version: str
+    template_digest: str  # "sha256:<hex>"
+    parameters: Mapping[str, Scalar]
+    timeout_seconds: int
+    requested_by: str
+    experiment: str | None = None
+    idempotency_key: str | None = None  # unique per requester
+
+
+@dataclass(frozen=True, slots=True)
+class CellError:
+    """The cell that failed: its index in the executed notebook (from 0), and what the kernel said."""
+
+    cell: int
+    name: str
+    message: str
+    traceback: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a running run has come."""
+
+    cells_done: int
+    cells_total: int
+    tail: str = ""  # the last lines of output, capped
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as the queue knows it. Times are UTC; absent ones are None."""
+
+    id: str
+    request: RunRequest
+    state: RunState
+    attempt: int  # 0 before the first claim, then 1, 2, ...
+    max_attempts: int
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    deadline_at: datetime | None = None
+    reason: Reason | None = None
+    error: CellError | None = None
+    progress: Progress | None = None
+    cancel_requested: bool = False
+    runner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerTicket:
+    """One throw-away runner sandbox. ``token`` is kept by nobody but the sandbox: the queue stores its SHA-256.
+
+    A ticket belongs to one agency. The first claim binds it to one run; it can then do nothing but report on that run.
+    """
+
+    id: str
+    agency: str
+    token_sha256: str
+    sandbox: str  # the sandbox's name in the engine
+    engine: str
+    image_digest: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a runner is told to do. Times in seconds, sizes in bytes."""
+
+    run: str
+    attempt: int
+    notebook: str  # the template's notebook, as JSON text
+    parameters: Mapping[str, Scalar]
+    kernel: str
+    timeout_seconds: int
+    lease_seconds: int
+    output_limit_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Directive:
+    """The answer to a runner's heartbeat."""
+
+    cancel: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerReport:
+    """What a runner claims has happened: text from a sandbox, to be distrusted until ``results.read`` has seen it."""
+
+    outcome: str  # succeeded | failed | timed_out | cancelled
+    notebook: bytes  # executed notebook so far, JSON
+    reason: str | None = None
+    error: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """``value`` is None where the notebook recorded NaN or an infinity; ``flag`` then says which."""
+
+    name: str
+    value: float | None
+    unit: str = ""
+    ci_low: float | None = None
+    ci_high: float | None = None
+    better: str | None = None  # higher | lower
+    flag: str | None = None  # nan | inf | -inf
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    name: str
+    mime: str  # image/png or image/svg+xml
+    data: bytes
+    caption: str = ""
+    alt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Scalar, ...], ...]
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A result that has been read with distrust and found whole."""
+
+    state: RunState
+    notebook: bytes
+    reason: Reason | None = None
+    error: CellError | None = None
+    metrics: tuple[Metric, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()
+    findings: tuple[str, ...] = ()
+    notices: tuple[str, ...] = field(default=())  # machine words: output_cut, records_dropped, ...

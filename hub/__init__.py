@@ -1,0 +1,1 @@
+"""The front door: login, agencies, JupyterHub and the command line."""

@@ -1,0 +1,1 @@
+"""The recipes: what can be run, and with which parameters."""

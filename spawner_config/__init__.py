@@ -1,0 +1,1 @@
+"""The walls: what a sandbox is, for notebooks and runs alike."""
