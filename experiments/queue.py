@@ -60,7 +60,10 @@ class RunQueue(Protocol):
         """Return every run in state ``running``."""
 
     def finished_runners(self) -> Sequence[RunnerTicket]:
-        """Return the open runners whose run has ended: their sandboxes can be removed."""
+        """Return the open runners whose run has ended or whose attempt was given back: their sandboxes can go."""
+
+    def oldest_queued(self, agency: str) -> Run | None:
+        """Return the agency's queued run that waits longest (the one that the next claim would get), or None."""
 
     def expired(self, now: datetime) -> Sequence[Run]:
         """Return running runs whose lease has passed."""
@@ -68,28 +71,35 @@ class RunQueue(Protocol):
     def give_back(self, run: str, attempt: int, now: datetime) -> Run:
         """End a lost attempt: the run is queued again, or ``failed`` with ``runner_lost`` after its last attempt.
 
-        Does nothing if ``attempt`` no longer owns the run.
+        A run whose cancellation was asked for becomes ``cancelled`` instead. A run that is queued again has no times
+        but ``created_at``, no runner and no progress. Does nothing if ``attempt`` no longer owns the run.
         """
 
     def end(self, run: str, attempt: int, result: RunResult, now: datetime) -> Run:
         """Record an ending that the server decided on itself (deadline, cancel, start failure).
 
-        Raise LeaseLost if ``attempt`` no longer owns the run.
+        A queued run can be ended too; ``attempt`` is then the number of its last one (0 if there was none). Raise
+        LeaseLost if the run has ended or ``attempt`` no longer owns it.
         """
 
     # -- the runner's side -----------------------------------------------------------------------------------------
     def claim(self, token: str, now: datetime) -> Assignment | None:
-        """Bind the runner to the next queued run of its agency and lease it; None if nothing waits.
+        """Bind the runner to the oldest queued run of its agency and lease it; None if nothing waits.
 
-        Claiming again with the same token before the run has ended returns the same assignment (a lost answer costs
-        nothing). Raise TokenRefused if the token is unknown, closed, or its run has ended.
+        None too while the agency has ``max_concurrent`` running runs: the quota holds however many runners there are.
+        The run's ``started_at`` is now, its ``deadline_at`` its time limit later. Claiming again with the same token
+        before the run has ended returns the same assignment and renews the lease (a lost answer costs nothing). Raise
+        TokenRefused if the token is unknown or closed, its run has ended, or its attempt was given back.
         """
 
     def heartbeat(self, token: str, run: str, attempt: int, progress: Progress, now: datetime) -> Directive:
-        """Extend the lease and keep the progress. Raise TokenRefused, NotYourRun or LeaseLost."""
+        """Extend the lease and keep the progress.
+
+        Raise TokenRefused, NotYourRun, or LeaseLost if the run has ended or ``attempt`` is not this runner's own.
+        """
 
     def finish(self, token: str, run: str, attempt: int, result: RunResult, now: datetime) -> Run:
-        """Record the result, once. The same attempt finishing again gets the recorded run back, unchanged.
+        """Record the result, once. An attempt whose run has ended already gets the recorded run back, unchanged.
 
-        Raise TokenRefused, NotYourRun or LeaseLost.
+        Raise TokenRefused, NotYourRun, or LeaseLost if another attempt has taken over or the run waits for one.
         """

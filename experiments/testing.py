@@ -1,0 +1,443 @@
+"""In-memory twins for tests: a clock, a run queue, an engine. They keep the promises of the real ones.
+
+``tests/contracts/queue_contract.py`` holds ``InMemoryRunQueue`` and the database's queue to the same promises.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from ulid import ULID
+
+from experiments.model import (
+    Assignment,
+    Directive,
+    Progress,
+    Reason,
+    Run,
+    RunnerTicket,
+    RunRequest,
+    RunResult,
+    RunState,
+)
+from experiments.queue import AgencyDemand, LeaseLost, NotYourRun, TokenRefused
+from lab_templates.model import TemplateVersion
+from spawner_config.engines.base import EngineError, EngineUnreachable, SandboxStatus
+from spawner_config.sandbox import SandboxSpec
+
+
+class FakeClock:
+    """A clock that moves only when told to. Calling it returns the time, in UTC."""
+
+    def __init__(self, start: datetime = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)) -> None:
+        self._now = start
+
+    def __call__(self) -> datetime:
+        return self._now
+
+    def advance(self, seconds: float) -> datetime:
+        """Move the clock (back, if negative) and return the new time."""
+        self._now += timedelta(seconds=seconds)
+        return self._now
+
+
+@dataclass
+class _Agency:
+    slug: str
+    max_concurrent: int
+    weight: int
+
+
+@dataclass
+class _Kept:
+    """A run with what the queue keeps beside it."""
+
+    run: Run
+    version: TemplateVersion
+    lease_until: datetime | None = None
+    result: RunResult | None = None
+
+
+@dataclass
+class _Runner:
+    ticket: RunnerTicket
+    run: str | None = None
+    attempt: int | None = None
+    closed: bool = False
+
+
+class InMemoryRunQueue:
+    """A ``RunQueue`` that forgets everything when its process ends. Safe to share between threads."""
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        lease_seconds: int = 15,
+        output_limit_bytes: int = 32 * 1024 * 1024,
+    ) -> None:
+        self._clock = clock
+        self._lease_seconds = lease_seconds
+        self._output_limit_bytes = output_limit_bytes
+        self._lock = threading.RLock()
+        self._agencies: dict[str, _Agency] = {}
+        self._runs: dict[str, _Kept] = {}  # in order of creation
+        self._runners: dict[str, _Runner] = {}
+
+    # -- what a catalog does beside the queue ----------------------------------------------------------------------
+    def add_agency(self, agency: str, slug: str, *, max_concurrent: int = 2, weight: int = 1) -> None:
+        """Make an agency known; again to change it."""
+        with self._lock:
+            self._agencies[agency] = _Agency(slug, max_concurrent, weight)
+
+    def submit(self, request: RunRequest, version: TemplateVersion, *, max_attempts: int = 3) -> Run:
+        """Queue a run of an agency; the same requester's same idempotency key gives the same run again.
+
+        Raise KeyError if the agency is unknown.
+        """
+        with self._lock:
+            self._agencies.setdefault(request.agency, _Agency(request.agency, 2, 1))
+            if request.idempotency_key is not None:
+                wanted = (request.requested_by, request.idempotency_key)
+                for kept in self._runs.values():
+                    if (kept.run.request.requested_by, kept.run.request.idempotency_key) == wanted:
+                        return kept.run
+            run = Run(
+                id=str(ULID()),
+                request=request,
+                state=RunState.QUEUED,
+                attempt=0,
+                max_attempts=max_attempts,
+                created_at=self._clock(),
+            )
+            self._runs[run.id] = _Kept(run, version)
+            return run
+
+    def cancel(self, run: str) -> Run:
+        """End a queued run; ask the runner of a running one. An ended run is returned as it is."""
+        with self._lock:
+            kept = self._runs[run]
+            if kept.run.state is RunState.QUEUED:
+                self._end(kept, RunResult(RunState.CANCELLED, b"", Reason.CANCELLED_BY_USER), self._clock())
+                kept.run = replace(kept.run, cancel_requested=True)
+            elif kept.run.state is RunState.RUNNING:
+                kept.run = replace(kept.run, cancel_requested=True)
+            return kept.run
+
+    def get(self, run: str) -> Run:
+        """Return the run as it is now; raise KeyError."""
+        with self._lock:
+            return self._runs[run].run
+
+    def runs(self) -> Sequence[Run]:
+        """Return every run, oldest first."""
+        with self._lock:
+            return [kept.run for kept in self._runs.values()]
+
+    def result(self, run: str) -> RunResult | None:
+        """Return the recorded result, None before the run has ended; raise KeyError."""
+        with self._lock:
+            return self._runs[run].result
+
+    # -- the dispatcher's side -------------------------------------------------------------------------------------
+    def demand(self) -> Sequence[AgencyDemand]:
+        with self._lock:
+            rows = []
+            for orgnr, agency in self._agencies.items():
+                own = [kept.run for kept in self._runs.values() if kept.run.request.agency == orgnr]
+                queued = [run for run in own if run.state is RunState.QUEUED]
+                running = sum(run.state is RunState.RUNNING for run in own)
+                if not queued and not running:
+                    continue
+                oldest = min((run.created_at for run in queued), default=None)
+                rows.append(
+                    AgencyDemand(orgnr, agency.slug, len(queued), running, agency.max_concurrent, agency.weight, oldest)
+                )
+            return rows
+
+    def open_runner(self, ticket: RunnerTicket) -> None:
+        with self._lock:
+            if any(r.ticket.token_sha256 == ticket.token_sha256 for r in self._runners.values()):
+                raise ValueError(f"The token of runner {ticket.id} is in use already. Make a new one.")
+            if ticket.id in self._runners:
+                raise ValueError(f"Runner {ticket.id} exists already. Give it another id.")
+            self._runners[ticket.id] = _Runner(ticket)
+
+    def runners(self) -> Sequence[RunnerTicket]:
+        with self._lock:
+            return [r.ticket for r in self._runners.values() if not r.closed]
+
+    def idle_runners(self) -> Sequence[RunnerTicket]:
+        with self._lock:
+            return [r.ticket for r in self._runners.values() if not r.closed and r.run is None]
+
+    def close_runner(self, runner: str) -> None:
+        with self._lock:
+            if runner in self._runners:
+                self._runners[runner].closed = True
+
+    def active(self) -> Sequence[Run]:
+        with self._lock:
+            return [kept.run for kept in self._runs.values() if kept.run.state is RunState.RUNNING]
+
+    def finished_runners(self) -> Sequence[RunnerTicket]:
+        with self._lock:
+            return [
+                r.ticket
+                for r in self._runners.values()
+                if not r.closed and r.run is not None and not self._owns(self._runs[r.run].run, r.attempt)
+            ]
+
+    def oldest_queued(self, agency: str) -> Run | None:
+        with self._lock:
+            kept = self._oldest_queued(agency)
+            return kept.run if kept else None
+
+    def expired(self, now: datetime) -> Sequence[Run]:
+        with self._lock:
+            return [
+                kept.run
+                for kept in self._runs.values()
+                if kept.run.state is RunState.RUNNING and kept.lease_until is not None and kept.lease_until < now
+            ]
+
+    def give_back(self, run: str, attempt: int, now: datetime) -> Run:
+        with self._lock:
+            kept = self._runs[run]
+            if not self._owns(kept.run, attempt):
+                return kept.run
+            if kept.run.cancel_requested:
+                self._end(kept, RunResult(RunState.CANCELLED, b"", Reason.CANCELLED_BY_USER), now)
+            elif attempt >= kept.run.max_attempts:
+                self._end(kept, RunResult(RunState.FAILED, b"", Reason.RUNNER_LOST), now)
+            else:
+                kept.lease_until = None
+                kept.run = replace(
+                    kept.run, state=RunState.QUEUED, runner=None, started_at=None, deadline_at=None, progress=None
+                )
+            return kept.run
+
+    def end(self, run: str, attempt: int, result: RunResult, now: datetime) -> Run:
+        with self._lock:
+            kept = self._runs[run]
+            if kept.run.state.ended or kept.run.attempt != attempt:
+                raise LeaseLost(f"Attempt {attempt} of run {run} no longer owns it.")
+            return self._end(kept, result, now)
+
+    # -- the runner's side -----------------------------------------------------------------------------------------
+    def claim(self, token: str, now: datetime) -> Assignment | None:
+        with self._lock:
+            runner = self._runner(token)
+            if runner.run is not None:
+                kept = self._runs[runner.run]
+                if not self._owns(kept.run, runner.attempt):
+                    raise TokenRefused("The runner's run has ended, or its attempt was given back.")
+                kept.lease_until = now + timedelta(seconds=self._lease_seconds)
+                return self._assignment(kept)
+            agency = runner.ticket.agency
+            running = sum(run.request.agency == agency for run in self.active())
+            waiting = self._oldest_queued(agency)
+            if waiting is None or running >= self._agencies[agency].max_concurrent:
+                return None
+            attempt = waiting.run.attempt + 1
+            waiting.run = replace(
+                waiting.run,
+                state=RunState.RUNNING,
+                attempt=attempt,
+                runner=runner.ticket.id,
+                started_at=now,
+                deadline_at=now + timedelta(seconds=waiting.run.request.timeout_seconds),
+            )
+            waiting.lease_until = now + timedelta(seconds=self._lease_seconds)
+            runner.run, runner.attempt = waiting.run.id, attempt
+            return self._assignment(waiting)
+
+    def heartbeat(self, token: str, run: str, attempt: int, progress: Progress, now: datetime) -> Directive:
+        with self._lock:
+            runner, kept = self._own_run(token, run)
+            if runner.attempt != attempt or not self._owns(kept.run, attempt):
+                raise LeaseLost(f"Attempt {attempt} of run {run} no longer owns it.")
+            kept.lease_until = now + timedelta(seconds=self._lease_seconds)
+            kept.run = replace(kept.run, progress=progress)
+            return Directive(cancel=kept.run.cancel_requested)
+
+    def finish(self, token: str, run: str, attempt: int, result: RunResult, now: datetime) -> Run:
+        with self._lock:
+            runner, kept = self._own_run(token, run)
+            # The runner's own attempt counts, not the number it sends: an old runner could send the new one's.
+            if runner.attempt == attempt == kept.run.attempt and kept.run.state.ended:
+                return kept.run
+            if runner.attempt != attempt or not self._owns(kept.run, attempt):
+                raise LeaseLost(f"Attempt {attempt} of run {run} no longer owns it.")
+            return self._end(kept, result, now)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+    @staticmethod
+    def _owns(run: Run, attempt: int | None) -> bool:
+        return run.state is RunState.RUNNING and run.attempt == attempt
+
+    @staticmethod
+    def _end(kept: _Kept, result: RunResult, now: datetime) -> Run:
+        kept.result = result
+        kept.lease_until = None
+        kept.run = replace(kept.run, state=result.state, reason=result.reason, error=result.error, ended_at=now)
+        return kept.run
+
+    def _oldest_queued(self, agency: str) -> _Kept | None:
+        return next(
+            (k for k in self._runs.values() if k.run.request.agency == agency and k.run.state is RunState.QUEUED), None
+        )
+
+    def _runner(self, token: str) -> _Runner:
+        hashed = hashlib.sha256(token.encode()).hexdigest()
+        for runner in self._runners.values():
+            if runner.ticket.token_sha256 == hashed and not runner.closed:
+                return runner
+        raise TokenRefused("The runner's token is unknown or has been closed.")
+
+    def _own_run(self, token: str, run: str) -> tuple[_Runner, _Kept]:
+        runner = self._runner(token)
+        if runner.run is None or runner.run != run:
+            raise NotYourRun(f"Run {run} does not belong to runner {runner.ticket.id}.")
+        return runner, self._runs[run]
+
+    def _assignment(self, kept: _Kept) -> Assignment:
+        return Assignment(
+            run=kept.run.id,
+            attempt=kept.run.attempt,
+            notebook=kept.version.notebook.decode(),
+            parameters=kept.run.request.parameters,
+            kernel=kept.version.kernel,
+            timeout_seconds=kept.run.request.timeout_seconds,
+            lease_seconds=self._lease_seconds,
+            output_limit_bytes=self._output_limit_bytes,
+        )
+
+
+@dataclass
+class _Sandbox:
+    spec: SandboxSpec
+    running: bool = True
+    exit_code: int | None = None
+    out_of_memory: bool = False
+    log: str = ""
+
+
+@dataclass
+class InMemoryEngine:
+    """An ``Engine`` whose sandboxes are records. A test sets ``unreachable`` or ``start_error``, and kills by name.
+
+    ``started``, ``stopped`` and ``removed`` are the names in the order of the calls that had an effect.
+    """
+
+    clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
+    name: str = "memory"
+    unreachable: bool = False
+    start_error: str | None = None
+    images: dict[str, str] = field(default_factory=lambda: {"proverom/sandbox:test": "sha256:" + "0" * 64})
+    on_start: Callable[[SandboxSpec], None] | None = None
+    networks: set[str] = field(default_factory=set)
+    started: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    _sandboxes: dict[str, _Sandbox] = field(default_factory=dict)
+    _started_at: dict[str, datetime] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    # -- what a test does to it ------------------------------------------------------------------------------------
+    def kill(self, name: str, *, exit_code: int = 137, out_of_memory: bool = False, log: str = "") -> None:
+        """Let a sandbox die; raise KeyError if there is none of that name."""
+        with self._lock:
+            box = self._sandboxes[name]
+            box.running, box.exit_code, box.out_of_memory, box.log = False, exit_code, out_of_memory, log
+
+    def lose(self, name: str) -> None:
+        """Let a sandbox vanish without a trace."""
+        with self._lock:
+            self._sandboxes.pop(name, None)
+
+    def spec(self, name: str) -> SandboxSpec:
+        """Return what a sandbox was started with; raise KeyError."""
+        with self._lock:
+            return self._sandboxes[name].spec
+
+    def names(self, *, running: bool | None = None) -> set[str]:
+        """Return the names of the sandboxes that exist, or of those that run (or do not)."""
+        with self._lock:
+            return {n for n, box in self._sandboxes.items() if running is None or box.running is running}
+
+    # -- what an engine does ---------------------------------------------------------------------------------------
+    def check(self) -> str:
+        self._reach()
+        return "in-memory engine"
+
+    def ensure_network(self, network: str, *, lab: str, agency: str) -> None:  # noqa: ARG002
+        self._reach()
+        with self._lock:
+            self.networks.add(network)
+
+    def start(self, spec: SandboxSpec) -> None:
+        self._reach()
+        if self.start_error is not None:
+            raise EngineError(self.start_error)
+        with self._lock:
+            if spec.name in self._sandboxes:
+                return
+            self._sandboxes[spec.name] = _Sandbox(spec)
+            self._started_at[spec.name] = self.clock()
+            self.started.append(spec.name)
+        if self.on_start is not None:
+            self.on_start(spec)
+
+    def stop(self, name: str, *, grace_seconds: float = 2.0) -> None:  # noqa: ARG002
+        self._reach()
+        with self._lock:
+            box = self._sandboxes.get(name)
+            if box is not None and box.running:
+                box.running, box.exit_code = False, 143
+                self.stopped.append(name)
+
+    def remove(self, name: str) -> None:
+        self._reach()
+        with self._lock:
+            if self._sandboxes.pop(name, None) is not None:
+                self.removed.append(name)
+
+    def sandboxes(self, *, lab: str, kind: str | None = None) -> Sequence[SandboxStatus]:
+        self._reach()
+        with self._lock:
+            return [
+                SandboxStatus(
+                    name=name,
+                    kind=box.spec.kind,
+                    agency=box.spec.agency,
+                    labels=dict(box.spec.labels),
+                    running=box.running,
+                    exit_code=box.exit_code,
+                    out_of_memory=box.out_of_memory,
+                    started_at=self._started_at[name],
+                )
+                for name, box in self._sandboxes.items()
+                if box.spec.lab == lab and kind in (None, box.spec.kind)
+            ]
+
+    def logs(self, name: str, *, tail: int = 200) -> str:
+        self._reach()
+        with self._lock:
+            box = self._sandboxes.get(name)
+            return "\n".join(box.log.splitlines()[-tail:]) if box else ""
+
+    def image_digest(self, image: str) -> str:
+        self._reach()
+        try:
+            return self.images[image]
+        except KeyError:
+            raise EngineError(f"There is no image {image}. Build it with: proverom image build") from None
+
+    def _reach(self) -> None:
+        if self.unreachable:
+            raise EngineUnreachable("The in-memory engine does not answer.")
