@@ -9,8 +9,8 @@ A queue is held to them by a subclass that says how a catalog of its kind is fil
         @pytest.fixture
         def case(self, ...) -> QueueCase: ...
 
-The case's lease is 15 s. Template ``VERSION`` exists, and the agencies ``NAV`` (slug nav, max_concurrent 4, weight 1) and
-``SKATT`` (slug skatteetaten, max_concurrent 1, weight 2).
+The case's lease is 15 s. Template ``VERSION`` exists, and the agencies ``NAV`` (slug nav, max_concurrent 4, weight 1)
+and ``SKATT`` (slug skatteetaten, max_concurrent 1, weight 2).
 """
 
 from __future__ import annotations
