@@ -1,0 +1,94 @@
+"""What a report takes of an executed notebook: its own words, and the pictures and tables that it did not record."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from catalog.reports.cleaning import MAX_MARKUP
+
+RESULT_MIME = "application/vnd.proverom.result+json"
+MAX_CELLS = 1000
+MAX_CHARACTERS = 24_000_000  # of all that is shown; a page beyond that helps nobody
+_SHOWN = ("text/html", "image/svg+xml", "image/png", "image/jpeg", "text/markdown")
+
+
+def readable(data: bytes | None) -> NotebookNode:
+    """Return a new notebook that holds only well-typed Markdown cells and displayable outputs of ``data``.
+
+    Whatever is not understood is left out; code, logs, errors and recorded results (the catalog has those) never come along.
+    """
+    notebook = new_notebook()
+    try:
+        cells = json.loads(data or b"{}").get("cells", [])
+    except (ValueError, RecursionError, AttributeError):
+        return notebook
+    room = MAX_CHARACTERS
+    for cell in cells[:MAX_CELLS] if isinstance(cells, list) else []:
+        if not isinstance(cell, dict):
+            continue
+        kept = _markdown(cell) if cell.get("cell_type") == "markdown" else _outputs(cell) if cell.get("cell_type") == "code" else None
+        if kept is None:
+            continue
+        room -= _weight(kept)
+        if room < 0:
+            break
+        notebook.cells.append(kept)
+    return notebook
+
+
+def _text(value: object) -> str | None:
+    """Return what nbformat calls a multi-line string: text, or a list of texts."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        return "".join(value)
+    return None
+
+
+def _markdown(cell: Mapping[str, Any]) -> NotebookNode | None:
+    source = _text(cell.get("source"))
+    if not source or not source.strip() or len(source) > MAX_MARKUP:
+        return None
+    attachments: dict[str, dict[str, str]] = {}
+    given = cell.get("attachments")
+    for name, bundle in given.items() if isinstance(given, dict) else ():
+        if isinstance(bundle, dict):
+            attachments[str(name)] = {str(mime): text for mime, value in bundle.items() if (text := _text(value)) is not None}
+    return new_markdown_cell(source, attachments=attachments)
+
+
+def _outputs(cell: Mapping[str, Any]) -> NotebookNode | None:
+    outputs = []
+    given = cell.get("outputs")
+    for output in given if isinstance(given, list) else []:
+        data = output.get("data") if isinstance(output, dict) else None
+        if not isinstance(data, dict) or RESULT_MIME in data:
+            continue
+        for mime in _SHOWN:
+            text = _text(data.get(mime))
+            if text:
+                outputs.append(new_output("display_data", data={mime: text}))
+                break
+    return new_code_cell(outputs=outputs) if outputs else None
+
+
+def _weight(cell: NotebookNode) -> int:
+    bundles = list(cell.get("attachments", {}).values()) + [output.data for output in cell.get("outputs", [])]
+    return len(cell.source) + sum(len(text) for bundle in bundles for text in bundle.values())
+
+
+def image_bytes(mime: str, text: str) -> bytes:
+    """Return an output's image: SVG comes as text, the others as base64; b"" if it is broken."""
+    if mime == "image/svg+xml":
+        return text.encode("utf-8", "replace")
+    try:
+        return base64.b64decode(text)
+    except (binascii.Error, ValueError):
+        return b""

@@ -1,0 +1,246 @@
+"""The report as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from nbconvert.exporters import HTMLExporter, TemplateExporter
+from nbformat import NotebookNode
+
+from catalog import wording
+from catalog.i18n import N_, Translator, translator
+from catalog.reports.cleaning import clean_html, clean_markdown, image
+from catalog.reports.notebook import image_bytes, readable
+from catalog.reports.source import ReportSource
+from experiments.model import Metric, RunState, Scalar, Table
+
+TEMPLATES = Path(__file__).parent / "templates"
+MAX_ROWS = 200
+MAX_COLUMNS = 30
+_LOCK = threading.Lock()
+
+
+@cache
+def _own(name: str) -> str:
+    """Return the text of one of the template's own files."""
+    return (TEMPLATES / "proverom" / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+@cache
+def policy() -> str:
+    """Return the Content-Security-Policy of a report: an opaque origin that runs one known script and connects to nothing.
+
+    Hashes instead of nonces, so that the page can be kept as it is.
+    """
+    return (
+        f"sandbox allow-scripts; default-src 'none'; script-src {_hash(_own('height.js'))}; style-src {_hash(_own('report.css'))}; "
+        "img-src data:; font-src data:; connect-src 'none'; form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of a two-column list: a label, a value, and what the value means."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    address: Markup
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    label: str
+    value: str
+    interval: str
+    better: str
+
+
+class ReportExporter(HTMLExporter):  # type: ignore[misc]
+    """nbconvert with the project's own template: no code, no script, nothing from elsewhere, and everything cleaned.
+
+    HTMLExporter's pass over the finished page by BeautifulSoup is left out: this template writes each alternative text itself.
+    """
+
+    def __init__(self, **kw: Any) -> None:
+        kw.setdefault("template_name", "proverom")
+        super().__init__(extra_template_basedirs=[str(TEMPLATES)], preprocessors=[], default_preprocessors=[], **kw)
+
+    def _create_environment(self) -> Any:
+        environment = super()._create_environment()
+        environment.autoescape = True
+        return environment
+
+    def default_filters(self) -> Iterator[tuple[str, Any]]:
+        yield from super().default_filters()
+        yield "clean_html", clean_html
+        yield "picture", lambda text, mime: image(mime, image_bytes(mime, text))
+        yield "words", lambda cell: clean_markdown(cell.source, cell.get("attachments"))
+        yield "markdown", clean_markdown
+
+    def from_notebook_node(self, nb: NotebookNode, resources: Any = None, **kw: Any) -> tuple[str, Any]:
+        page, resources = TemplateExporter.from_notebook_node(self, nb, self._init_resources(resources), **kw)
+        return str(page), resources
+
+
+@cache
+def _exporter() -> ReportExporter:
+    return ReportExporter()
+
+
+@cache
+def edition() -> str:
+    """Return a digest of all that shapes a report besides its source: a changed template or wording renders anew."""
+    digest = hashlib.sha256()
+    for folder in (TEMPLATES, Path(wording.__file__).parent / "locale", Path(__file__).parent):
+        for path in sorted(folder.rglob("*")):
+            if path.suffix in (".j2", ".css", ".js", ".po", ".py"):
+                digest.update(path.read_bytes())
+    digest.update(Path(wording.__file__).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def render_html(source: ReportSource, *, paper: bool = False) -> bytes:
+    """Return the report as UTF-8 HTML. ``paper`` leaves the script out."""
+    t = translator(source.language)
+    view = _view(source, t)
+    style, script = Markup(_own("report.css")), Markup("" if paper else _own("height.js"))  # noqa: S704 (our own files)
+    resources = {"report": view, "_": t, "style": style, "script": script}
+    notebook = readable(source.notebook)
+    with _LOCK:  # an exporter keeps state from one page to the next
+        page, _ = _exporter().from_notebook_node(notebook, resources)
+    return page.encode("utf-8", "replace")
+
+
+def _view(source: ReportSource, t: Translator) -> dict[str, object]:
+    record, template = source.record, source.template
+    ended_well = record.state is RunState.SUCCEEDED
+    return {
+        "language": t.language,
+        "title": t.text(template.title if template else record.template_title) or record.template,
+        "summary": t.text(template.summary) if template else "",
+        "agency": t.text(record.agency.name),
+        "ended": t.moment(record.ended_at) if record.ended_at else "",
+        "ended_well": ended_well,
+        "state": wording.state(t, record.state),
+        "reason": None if ended_well else wording.reason(t, record.reason),
+        "error": record.error if not ended_well else None,
+        "notices": [wording.notice(t, word) for word in record.notices],
+        "findings": record.findings,
+        "figures": list(_pictures(source)),
+        "metrics": [_metric(metric, source, t) for metric in record.metrics],
+        "tables": [_table(table, t) for table in record.tables],
+        "parameters": _parameters(source, t),
+        "data_source": t.text(template.data_source) if template else "",
+        "data_class": t(wording.DATA_CLASSES.get(template.data_class, template.data_class)) if template else "",
+        "provenance": _provenance(source, t),
+    }
+
+
+def _pictures(source: ReportSource) -> Iterator[Picture]:
+    for info in source.record.figures:
+        address = image(info.mime, source.figures.get(info.name, b""))
+        if address is not None:
+            yield Picture(address, info.alt or info.caption or info.name, info.caption)
+
+
+def metric_value(metric: Metric, t: Translator) -> str:
+    """Return a metric's value with its unit; in words where the notebook recorded no number."""
+    if metric.value is None:
+        return t(N_("infinitely large")) if metric.flag in ("inf", "-inf") else t(N_("could not be computed"))
+    return t.quantity(metric.value, metric.unit)
+
+
+def metric_interval(metric: Metric, t: Translator) -> str:
+    """Return a metric's interval in words, "" where it has none."""
+    if metric.ci_low is None or metric.ci_high is None:
+        return ""
+    return t(N_("from %(low)s to %(high)s"), low=t.number(metric.ci_low), high=t.number(metric.ci_high))
+
+
+def _metric(metric: Metric, source: ReportSource, t: Translator) -> MetricRow:
+    declared = next((m for m in source.template.metrics if m.name == metric.name), None) if source.template else None
+    label = t.text(declared.label) if declared else ""
+    better = {"higher": t(N_("Higher is better")), "lower": t(N_("Lower is better"))}.get(metric.better or "", "")
+    return MetricRow(label or metric.name, metric_value(metric, t), metric_interval(metric, t), better)
+
+
+def _table(table: Table, t: Translator) -> dict[str, object]:
+    columns, kept = table.columns[:MAX_COLUMNS], table.rows[:MAX_ROWS]
+    digits = [_decimals([row[i] for row in kept if i < len(row)]) for i in range(len(columns))]
+    rows = [[_cell(value, digits[i], t) for i, value in enumerate(row[: len(columns)])] for row in kept]
+    hidden = len(table.rows) - len(rows)
+    cut = t.plural("%(count)s more row is in the run's files.", "%(count)s more rows are in the run's files.", hidden) if hidden > 0 else ""
+    numeric = [number is not None for number in digits]
+    return {"caption": table.caption or table.name, "columns": columns, "rows": rows, "numeric": numeric, "cut": cut}
+
+
+def _decimals(values: list[Scalar]) -> int | None:
+    """Return how many decimals a column of numbers is shown with (three figures of its largest), None if it is no such column."""
+    shown = [value for value in values if value is not None]
+    if not shown or any(isinstance(value, bool) or not isinstance(value, int | float) for value in shown):
+        return None
+    sizes = [abs(float(value)) for value in shown if isinstance(value, int | float)]
+    if all(size.is_integer() for size in sizes):
+        return 0
+    largest = max((size for size in sizes if math.isfinite(size)), default=0.0)
+    return min(10, max(0, 2 - math.floor(math.log10(largest)))) if largest else 0
+
+
+def _cell(value: Scalar, digits: int | None, t: Translator) -> str:
+    return t.fixed(value, digits) if digits is not None and isinstance(value, int | float) else t.scalar(value)
+
+
+def _parameters(source: ReportSource, t: Translator) -> list[Row]:
+    rows = []
+    for name, value in source.record.parameters.items():
+        spec = source.template.parameter(name) if source.template else None
+        if spec is None:
+            rows.append(Row(name, t.scalar(value)))
+            continue
+        shown = t.text(spec.choice_labels[value]) if isinstance(value, str) and value in spec.choice_labels else t.scalar(value)
+        number = float(value) if isinstance(value, int | float) else None
+        rows.append(Row(t.text(spec.label) or name, f"{shown} {t.unit(spec.unit, number)}".strip(), t.text(spec.help)))
+    return rows
+
+
+def _provenance(source: ReportSource, t: Translator) -> list[Row]:
+    """Return where the result comes from, by the server's own record: a notebook has no say in it."""
+    record = source.record
+    rows = [
+        Row(t(N_("Run")), record.id),
+        Row(t(N_("Template")), f"{record.template} {record.version}"),
+        Row(t(N_("Template digest")), record.template_digest),
+        Row(t(N_("Sandbox image")), record.image_digest or "–"),
+        Row(t(N_("Engine")), record.engine or "–"),
+        Row(t(N_("Executed notebook (SHA-256)")), record.notebook_sha256 or "–"),
+        Row(t(N_("Requested by")), record.requested_by),
+        Row(t(N_("Requested")), t.moment(record.created_at)),
+        Row(t(N_("Attempt")), t(N_("%(attempt)s of %(most)s"), attempt=record.attempt, most=record.max_attempts)),
+    ]
+    if record.started_at:
+        rows.append(Row(t(N_("Started")), t.moment(record.started_at)))
+    if record.ended_at:
+        rows.append(Row(t(N_("Ended")), t.moment(record.ended_at)))
+    if record.seconds is not None:
+        rows.append(Row(t(N_("Took")), t.duration(record.seconds)))
+    return rows
