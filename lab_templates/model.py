@@ -99,7 +99,8 @@ class Problem:
     message: str = ""  # English, complete: what, which value, what next
 
     def as_dict(self) -> dict[str, str]:
-        return {"code": self.code, "field": self.field, "value": self.value, "limit": self.limit, "message": self.message}
+        fields = {"code": self.code, "field": self.field, "value": self.value, "limit": self.limit}
+        return {**fields, "message": self.message}
 
 
 class InvalidInput(ValueError):
