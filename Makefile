@@ -1,6 +1,6 @@
 # The commands people type. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup lab down test bench lint format
+.PHONY: help setup lab down test bench lint format docs
 
 PYTHON ?= python3
 VENV := .venv/bin
@@ -40,3 +40,6 @@ lint: ## check style, types, who imports whom, and that nothing of one machine i
 format: ## put the code into its form
 	$(VENV)/ruff format .
 	$(VENV)/ruff check --fix .
+
+docs: ## write docs/settings.md and docs/commands.md from the code
+	$(VENV)/python docs/reference.py
