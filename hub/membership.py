@@ -1,0 +1,100 @@
+"""From the catalog's memberships to what the Hub knows of a person: groups, and the desks they may have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+from catalog.access import ROLE_ACTIONS, Action, Grant, Role, Viewer
+from catalog.store.records import AgencyRecord, MemberRecord
+from lab_templates.model import Text
+
+# A membership ends at midnight where the agencies are, not in Greenwich.
+ZONE = ZoneInfo("Europe/Oslo")
+
+# What the lab does on its own, so that the audit log says so.
+SYSTEM = Viewer(name="system", grants=(Grant("", Role.ADMIN),), actions=frozenset(Action), source="hub")
+
+
+class Agencies(Protocol):
+    """What is needed of ``Catalog.agencies``."""
+
+    def all(self) -> tuple[AgencyRecord, ...]: ...
+
+
+class Members(Protocol):
+    """What is needed of ``Catalog.members``."""
+
+    def grants(self, person: str, today: date) -> tuple[Grant, ...]: ...
+
+    def add(
+        self, viewer: Viewer, *, person: str, agency: str, role: str, kind: str = ..., starts: date | None = ...
+    ) -> MemberRecord: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """One agency in which a person may have a desk; its server is named ``slug``."""
+
+    orgnr: str
+    slug: str
+    name: Text
+    roles: tuple[Role, ...]
+    max_desks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a person stands today. ``current`` is False for somebody without any membership: they may not sign in."""
+
+    person: str
+    groups: tuple[str, ...]
+    desks: tuple[Desk, ...]
+
+    @property
+    def current(self) -> bool:
+        return bool(self.groups)
+
+    def desk(self, slug: str) -> Desk | None:
+        return next((desk for desk in self.desks if desk.slug == slug), None)
+
+
+class Directory:
+    """Answers for each person from the database, at each question anew. Blocks: call it in a thread from an event loop."""
+
+    def __init__(self, agencies: Agencies, members: Members) -> None:
+        self._agencies = agencies
+        self._members = members
+
+    def standing(self, person: str, *, today: date | None = None) -> Standing:
+        """Return where a person stands today (in Norway)."""
+        grants = self._members.grants(person, today or datetime.now(ZONE).date())
+        agencies = {agency.orgnr: agency for agency in self._agencies.all() if agency.active}
+        live = tuple(grant for grant in grants if not grant.agency or grant.agency in agencies)
+        return Standing(person, groups_of(live), _desks_of(live, agencies.values()))
+
+    def join(self, person: str, organisations: Iterable[str]) -> None:
+        """Make a person a member, from today and in the lab's own name, of each organisation that is an agency here."""
+        known = {agency.orgnr for agency in self._agencies.all() if agency.active}
+        for orgnr in sorted(known.intersection(organisations)):
+            self._members.add(SYSTEM, person=person, agency=orgnr, role=Role.MEMBER, starts=datetime.now(ZONE).date())
+
+
+def groups_of(grants: Iterable[Grant]) -> tuple[str, ...]:
+    """Return the Hub groups of these memberships: one for each role, and ``<orgnr>-<role>`` for each place it is held."""
+    found = {str(grant.role) for grant in grants}
+    found |= {f"{grant.agency}-{grant.role}" for grant in grants if grant.agency}
+    return tuple(sorted(found))
+
+
+def _desks_of(grants: tuple[Grant, ...], agencies: Iterable[AgencyRecord]) -> tuple[Desk, ...]:
+    """A desk is for people who work in the agency: an admin of the lab has none there, nor has a leader who reads."""
+    desks = []
+    for agency in sorted(agencies, key=lambda a: a.slug):
+        roles = tuple(sorted(grant.role for grant in grants if grant.agency == agency.orgnr))
+        if any(Action.SUBMIT in ROLE_ACTIONS[role] for role in roles):
+            desks.append(Desk(agency.orgnr, agency.slug, agency.name, roles, agency.max_desks))
+    return tuple(desks)
