@@ -1,0 +1,155 @@
+"""The runner's papermill engine: papermill executes, this watches.
+
+papermill keeps charge of parameters, order, outputs and metadata. The engine adds what its client lacks: progress per
+cell, a cap on outputs, a way to stop, and kernels that talk over Unix sockets (for TCP ports kernels race: papermill
+#511).
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any, Protocol
+
+import nbformat
+import zmq
+import zmq.asyncio
+from jupyter_client.manager import AsyncKernelManager
+from nbformat import NotebookNode
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, papermill_engines
+
+from experiments.runner.outputs import Admission, OutputBudget, Tail, cut_notice
+
+ENGINE = "proverom"
+
+
+class Stopped(Exception):
+    """The run was told to stop: no further cell is started."""
+
+
+class Watch(Protocol):
+    """What an execution gives its engine, and reads while the engine is at work."""
+
+    notebook: NotebookNode | None
+    budget: OutputBudget
+    tail: Tail
+    sockets: Path  # a directory with a short path: a Unix socket's is at most 107 bytes
+    environment: dict[str, str]  # the kernel's
+    stop: threading.Event
+
+    def kernel_started(self, group: int) -> None: ...
+
+    def cells(self, total: int) -> None: ...
+
+    def cell_started(self, index: int) -> None: ...
+
+    def cell_done(self) -> None: ...
+
+
+def counts(cell: NotebookNode) -> bool:
+    """Return whether a cell is one of the "k of n" that a person is told: code that will be executed."""
+    return bool(cell.cell_type == "code" and cell.source.strip())
+
+
+class SocketKernelManager(AsyncKernelManager):
+    """Kernels on Unix sockets, whose single messages are capped: a bigger one is not received at all.
+
+    How the kernel comes into being is the provisioner's business (jupyter_client's own seam).
+    """
+
+    largest_message: int = 0
+
+    def client(self, **kwargs: Any) -> Any:
+        context = zmq.asyncio.Context()
+        if self.largest_message:
+            context.setsockopt(zmq.MAXMSGSIZE, self.largest_message)
+        client = super().client(context=context, **kwargs)
+        client._created_context = True  # so that it is destroyed with the client
+        return client
+
+
+class WatchedClient(PapermillNotebookClient):  # type: ignore[misc]
+    """papermill's client, watched."""
+
+    def __init__(self, nb_man: Any, watch: Watch, **options: Any) -> None:
+        super().__init__(nb_man, **options)
+        self._watch = watch
+        self._idle: set[int] = set()
+
+    def create_kernel_manager(self) -> Any:
+        manager = SocketKernelManager(kernel_name=self.kernel_name, config=self.config, transport="ipc")
+        manager.connection_file = str(self._watch.sockets / "k.json")
+        manager.ip = str(self._watch.sockets / "k")
+        manager.largest_message = max(self._watch.budget.limit, 1024 * 1024)
+        self.km = manager
+        return manager
+
+    def start_new_kernel(self, **kwargs: Any) -> None:
+        if self._watch.stop.is_set():
+            raise Stopped
+        super().start_new_kernel(env=self._watch.environment, **kwargs)
+        provisioner = self.km.provisioner
+        self._watch.kernel_started(int(getattr(provisioner, "pgid", None) or getattr(provisioner, "pid", None) or 0))
+
+    def execute_cell(self, cell: NotebookNode, cell_index: int, *args: Any, **kwargs: Any) -> Any:
+        if self._watch.stop.is_set():
+            raise Stopped
+        self._watch.cell_started(cell_index)
+        done = super().execute_cell(cell, cell_index, *args, **kwargs)
+        if counts(cell):
+            self._watch.cell_done()
+            if cell_index not in self._idle:
+                # The kernel's last messages never came: one of them was larger than a message may be.
+                self._note_cut(cell, cell_index)
+        return done
+
+    def process_message(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> Any:
+        admission = self._watch.budget.admit(msg, cell_index)
+        kind, content = msg["msg_type"], msg["content"]
+        if kind == "status" and content.get("execution_state") == "idle":
+            self._idle.add(cell_index)
+        if kind == "stream" and admission is not Admission.NOTHING:
+            self._watch.tail.add(str(content.get("text", "")))
+        output = None
+        if admission is not Admission.NOTHING:
+            output = super().process_message(msg, cell, cell_index)
+        if admission is not Admission.WHOLE:
+            self._note_cut(cell, cell_index)
+        return output
+
+    def _note_cut(self, cell: NotebookNode, cell_index: int) -> None:
+        if self._watch.budget.first_cut(cell_index):
+            notice = cut_notice(self._watch.budget.limit)
+            output = {"output_type": "stream", "name": "stderr", "text": notice}
+            cell.outputs.append(nbformat.from_dict(output))  # type: ignore[no-untyped-call]
+            self._watch.tail.add(notice)
+
+
+class WatchedEngine(NBClientEngine):  # type: ignore[misc]
+    """papermill's engine seam: ``execute_notebook(..., engine_name=ENGINE, watch=...)``."""
+
+    @classmethod
+    def execute_managed_notebook(
+        cls, nb_man: Any, kernel_name: str, *, watch: Watch, start_timeout: int = 60, **_unused: Any
+    ) -> Any:
+        """Execute the notebook; raise what papermill's own engine raises, and Stopped."""
+        watch.notebook = nb_man.nb
+        watch.cells(sum(counts(cell) for cell in nb_man.nb.cells))
+        client = WatchedClient(
+            nb_man,
+            watch,
+            kernel_name=kernel_name,
+            startup_timeout=start_timeout,
+            timeout=None,
+            # A sandbox ends with its run, so nobody waits for a kernel's farewell.
+            shutdown_kernel="immediate",
+            # Messages that never came are noted in the notebook; they don't fail the cell.
+            raise_on_iopub_timeout=False,
+        )
+        return client.execute()
+
+
+def register() -> None:
+    """Make the engine known to papermill. Doing so twice is no error."""
+    papermill_engines.register(ENGINE, WatchedEngine)

@@ -1,0 +1,141 @@
+"""The runner protocol's client side: claim, heartbeat, result (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+# A template's notebook with its parameters is far smaller; a bigger answer is no assignment.
+MAX_ANSWER = 64 * 1024 * 1024
+RETRY_LATER = frozenset({408, 425, 429})
+
+
+class HubAway(Exception):
+    """The Hub or its database does not answer just now: try again later."""
+
+
+class Refused(Exception):
+    """The Hub's answer is final: 401 (token used up), 403, 409 (lease lost), 413 (too big), 422 (not a result)."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        self.status = status
+        super().__init__(f"The Hub answered {status}: {detail}")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the runner is to do. Times in seconds, sizes in bytes; ``notebook`` is JSON text."""
+
+    run: str
+    attempt: int
+    notebook: str
+    parameters: Mapping[str, Any]
+    kernel: str
+    timeout_seconds: float
+    lease_seconds: float
+    output_limit_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the runner says has happened. ``notebook`` is the executed notebook so far, as JSON text."""
+
+    outcome: str  # succeeded | failed | timed_out | cancelled
+    notebook: str
+    reason: str | None = None
+    error: Mapping[str, Any] | None = None
+
+
+class HubClient:
+    """Speaks with the Hub at ``url`` with the run's token. Each call opens a connection: threads may share it."""
+
+    def __init__(self, url: str, token: str, *, timeout: float = 30.0) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"PROVEROM_RUNNER_URL={url!r} is no http address. Give one like http://hub:8000/….")
+        self._https = parts.scheme == "https"
+        self._host, self._port = parts.hostname, parts.port
+        self._path = parts.path.rstrip("/")
+        self._token = token
+        self._timeout = timeout
+
+    def claim(self, wait_seconds: int) -> Task | None:
+        """Return the next assignment, None if there was none for ``wait_seconds``; raise HubAway or Refused."""
+        status, answer = self._post(f"/claim?wait={wait_seconds}", {}, self._timeout + wait_seconds)
+        if status == 204:
+            return None
+        try:
+            return Task(
+                run=str(answer["run"]),
+                attempt=int(answer["attempt"]),
+                notebook=str(answer["notebook"]),
+                parameters=dict(answer["parameters"]),
+                kernel=str(answer["kernel"]),
+                timeout_seconds=float(answer["timeout_seconds"]),
+                lease_seconds=float(answer["lease_seconds"]),
+                output_limit_bytes=int(answer["output_limit_bytes"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise HubAway(f"The Hub's assignment cannot be read: {error!r}") from error
+
+    def heartbeat(self, task: Task, cells_done: int, cells_total: int, tail: str) -> bool:
+        """Say how far the run has come; return True if it is to be cancelled. Raise HubAway or Refused."""
+        body = {"attempt": task.attempt, "cells_done": cells_done, "cells_total": cells_total, "tail": tail}
+        _, answer = self._post(f"/runs/{quote(task.run, safe='')}/heartbeat", body, min(self._timeout, 10.0))
+        return bool(answer.get("cancel"))
+
+    def finish(self, task: Task, report: Report) -> str:
+        """Send the result; return the state the Hub recorded. Raise HubAway or Refused."""
+        body = {
+            "attempt": task.attempt,
+            "outcome": report.outcome,
+            "reason": report.reason,
+            "error": report.error,
+            "notebook": report.notebook,
+        }
+        _, answer = self._post(f"/runs/{quote(task.run, safe='')}/result", body, max(self._timeout, 120.0))
+        return str(answer.get("state", ""))
+
+    def _post(self, path: str, body: Mapping[str, Any], timeout: float) -> tuple[int, dict[str, Any]]:
+        # Lone surrogates are possible in what a kernel prints, and are no UTF-8.
+        data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        kind = http.client.HTTPSConnection if self._https else http.client.HTTPConnection
+        connection = kind(self._host, self._port, timeout=timeout)
+        try:
+            headers = {
+                "Authorization": f"Bearer {self._token}",
+                "Content-Type": "application/json",
+                "Accept": "application/json",
+                "Connection": "close",
+            }
+            connection.request("POST", self._path + path, body=data, headers=headers)
+            answer = connection.getresponse()
+            text = answer.read(MAX_ANSWER + 1)
+        except (OSError, http.client.HTTPException) as error:
+            raise HubAway(f"{type(error).__name__}: {error}") from error
+        finally:
+            connection.close()
+        return self._read(answer.status, text)
+
+    @staticmethod
+    def _read(status: int, text: bytes) -> tuple[int, dict[str, Any]]:
+        if status == 204:
+            return status, {}
+        if status in RETRY_LATER or status >= 500 or 300 <= status < 400:
+            raise HubAway(f"The Hub answered {status}.")
+        if status >= 400:
+            # 404 is what a proxy says while the catalog behind it is being started.
+            if status == 404:
+                raise HubAway("The Hub answered 404: the catalog is not there yet.")
+            raise Refused(status, text[:500].decode("utf-8", "replace"))
+        if len(text) > MAX_ANSWER:
+            raise HubAway(f"The Hub's answer is longer than {MAX_ANSWER} bytes.")
+        try:
+            answer = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise HubAway(f"The Hub's answer is no JSON: {error}") from error
+        return status, answer if isinstance(answer, dict) else {}
