@@ -5,7 +5,19 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, DateTime, Dialect, Index, LargeBinary, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    Index,
+    Integer,
+    LargeBinary,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
 from sqlmodel import Field, SQLModel
 
 
@@ -23,7 +35,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         value = value.astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -42,7 +54,7 @@ def _text(default: str = "") -> Any:
 
 
 class Agency(SQLModel, table=True):
-    """A public agency. ``slug`` names its network, its volumes and its desks: 1-20 lowercase letters, digits, hyphens."""
+    """A public agency. ``slug`` names its network, volumes and desks: 1-20 lowercase letters, digits, hyphens."""
 
     orgnr: str = Field(primary_key=True, max_length=9)
     slug: str = Field(unique=True, max_length=20)
@@ -57,7 +69,7 @@ class Agency(SQLModel, table=True):
 
 
 class Membership(SQLModel, table=True):
-    """One person's place in one agency, from ``starts`` to ``ends`` (both inclusive). ``orgnr`` is empty for admins of the lab."""
+    """One person's place in one agency, from ``starts`` to ``ends``, both inclusive. A lab admin has no ``orgnr``."""
 
     id: str = Field(primary_key=True, max_length=26)
     person: str = Field(index=True, max_length=255)
@@ -113,13 +125,15 @@ class RunRow(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("requested_by", "idempotency_key"),
         Index("run_by_agency", "orgnr", "id"),
+        Index("run_by_template", "template", "id"),
+        Index("run_by_experiment", "experiment", "id"),
         Index("run_waiting", "state", "orgnr", "id"),
     )
 
     id: str = Field(primary_key=True, max_length=26)  # a ULID: sorts by time of creation
     orgnr: str = Field(foreign_key="agency.orgnr", max_length=9)
-    experiment: str | None = Field(default=None, foreign_key="experiment.id", index=True, max_length=26)
-    template: str = Field(index=True, max_length=60)
+    experiment: str | None = Field(default=None, foreign_key="experiment.id", max_length=26)
+    template: str = Field(max_length=60)
     version: str = Field(max_length=40)
     template_digest: str = Field(max_length=71)
     parameters: dict[str, Any] = _json()
@@ -194,6 +208,18 @@ class FindingRow(SQLModel, table=True):
     run: str = Field(primary_key=True, foreign_key="run.id", max_length=26)
     position: int = Field(primary_key=True)
     text: str = _text()
+
+
+class RunText(SQLModel, table=True):
+    """The words a run is found by, folded and parted by spaces; ``store.search`` indexes them for full text."""
+
+    __tablename__ = "run_text"
+
+    number: int | None = Field(
+        default=None, sa_column=Column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    )
+    run: str = Field(foreign_key="run.id", unique=True, max_length=26)
+    words: str = _text()
 
 
 class RunnerRow(SQLModel, table=True):

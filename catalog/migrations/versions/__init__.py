@@ -1,0 +1,1 @@
+"""One module per step, named for its order and what it does."""

@@ -1,0 +1,183 @@
+"""From what somebody asks for to a request that can run: everything is checked, and said at once, before any row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from sqlmodel import col
+
+from catalog.access import Viewer
+from catalog.store.experiments import agency_to_work_in, find_experiment
+from catalog.store.fields import Problems
+from catalog.store.limits import RunLimits
+from catalog.store.records import Submission
+from catalog.store.templates import find_version, newest_published, version_of
+from catalog.tables import RunRow, TemplateVersionRow
+from experiments.model import RunRequest, Scalar
+from lab_templates.model import InvalidInput, TemplateState, TemplateVersion
+from lab_templates.parameters import bind, bind_timeout
+from lab_templates.text import clean_text, quote
+
+_LONGEST_KEY = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A request that can run, and the version it runs; or the run that this very submission made before."""
+
+    request: RunRequest | None = None
+    version: TemplateVersion | None = None
+    existing: str | None = None
+
+
+def check(session: Session, viewer: Viewer, submission: Submission, limits: RunLimits, now: datetime) -> Checked:
+    """Check a submission against the catalog as it is.
+
+    Raise Forbidden (a reader's submission), or InvalidInput with every problem: not_a_member, agency_closed,
+    unknown_template, not_published, digest_differs, unknown_experiment, bad_timeout, bad_idempotency_key, and those of
+    ``parameters.bind``; idempotency_key_reused alone, if the key belongs to another request.
+    """
+    problems = Problems()
+    key = _key(problems, submission.idempotency_key)
+    agency = agency_to_work_in(session, problems, viewer, submission.agency)
+    if key is not None and agency:
+        existing = _used(session, viewer, key)
+        if existing is not None:
+            _refuse_reuse(session, existing, submission, agency, limits)
+            return Checked(existing=existing.id)
+    version = _version(session, problems, submission)
+    values = _parameters(problems, version, submission)
+    experiment = _experiment(session, problems, viewer, submission, agency, now)
+    timeout = _timeout(problems, version, submission, limits)
+    problems.stop()
+    if version is None:  # a problem was noted, so this is never reached
+        raise InvalidInput(())
+    request = RunRequest(
+        agency=agency,
+        template=version.name,
+        version=version.version,
+        template_digest=version.digest,
+        parameters=values,
+        timeout_seconds=timeout,
+        requested_by=viewer.name,
+        experiment=experiment,
+        idempotency_key=key,
+    )
+    return Checked(request, version)
+
+
+def still_published(session: Session, request: RunRequest) -> None:
+    """Keep the request's template version from changing until the caller's transaction ends. Raise InvalidInput."""
+    query = select(col(TemplateVersionRow.state)).where(
+        col(TemplateVersionRow.name) == request.template,
+        col(TemplateVersionRow.version) == request.version,
+        col(TemplateVersionRow.digest) == request.template_digest,
+    )
+    if session.scalar(query.with_for_update(read=True)) != TemplateState.PUBLISHED.value:
+        problems = Problems()
+        _not_published(problems, request.template, request.version)
+        problems.stop()
+
+
+def _key(problems: Problems, key: object) -> str | None:
+    if key is None:
+        return None
+    if isinstance(key, str) and 1 <= len(key) <= _LONGEST_KEY and clean_text(key) == key and "\n" not in key:
+        return key
+    what = f"The submission key {quote(key)} is not 1 to {_LONGEST_KEY} plain characters. Use a UUID."
+    problems.add("bad_idempotency_key", "idempotency_key", key, what, str(_LONGEST_KEY))
+    return None
+
+
+def _used(session: Session, viewer: Viewer, key: str) -> RunRow | None:
+    query = select(RunRow).where(col(RunRow.requested_by) == viewer.name, col(RunRow.idempotency_key) == key)
+    return session.scalars(query).one_or_none()
+
+
+def _refuse_reuse(session: Session, run: RunRow, submission: Submission, agency: str, limits: RunLimits) -> None:
+    """Raise InvalidInput unless the run is what this submission asks for."""
+    row = find_version(session, run.template, run.version)
+    same = (
+        row is not None
+        and (run.orgnr, run.template, run.experiment) == (agency, submission.template, submission.experiment or None)
+        and submission.version in (None, "", run.version)
+    )
+    if same and row is not None:
+        quiet = Problems()
+        version = version_of(row)
+        values = _parameters(quiet, version, submission)
+        timeout = _timeout(quiet, version, submission, limits)
+        same = not quiet and values == (run.parameters or {}) and timeout == run.timeout_seconds
+    if not same:
+        problems = Problems()
+        what = f"This submission key belongs to run {run.id}, which is another request. Use a new key for a new run."
+        problems.add("idempotency_key_reused", "idempotency_key", run.idempotency_key, what)
+        problems.stop()
+
+
+def _version(session: Session, problems: Problems, submission: Submission) -> TemplateVersion | None:
+    name, wanted = submission.template, submission.version or None
+    if not isinstance(name, str) or not isinstance(wanted, str | None):
+        problems.add("unknown_template", "template", name, "The template's name or version is no text. Give text.")
+        return None
+    row = newest_published(session, name) if wanted is None else find_version(session, name, wanted)
+    if row is None:
+        known = select(col(TemplateVersionRow.id)).where(col(TemplateVersionRow.name) == name).limit(1)
+        if wanted is None and session.scalar(known) is not None:
+            _not_published(problems, name, None)
+        else:
+            shown = quote(name) + ("" if wanted is None else f" {quote(wanted)}")
+            what = f"There is no template {shown}. See the list of templates for the names and versions there are."
+            problems.add("unknown_template", "template", name, what)
+        return None
+    if row.state != TemplateState.PUBLISHED.value:
+        _not_published(problems, name, wanted)
+    try:
+        return version_of(row)
+    except InvalidInput as error:
+        problems.extend(error)
+        return None
+
+
+def _not_published(problems: Problems, name: str, version: str | None) -> None:
+    shown = quote(name) if version is None else f"{quote(name)} {quote(version)}"
+    what = f"Template {shown} is not published: it waits for approval or was taken out of use. Choose another version."
+    problems.add("not_published", "template", name, what)
+
+
+def _parameters(problems: Problems, version: TemplateVersion | None, submission: Submission) -> dict[str, Scalar]:
+    if version is None:
+        return {}
+    try:
+        return dict(bind(version, submission.parameters).values)
+    except InvalidInput as error:
+        problems.extend(error)
+        return {}
+
+
+def _experiment(
+    session: Session, problems: Problems, viewer: Viewer, submission: Submission, agency: str, now: datetime
+) -> str | None:
+    wanted = submission.experiment or None
+    if wanted is None:
+        return None
+    row = find_experiment(session, viewer, wanted, now) if isinstance(wanted, str) else None
+    if row is not None and row.orgnr == agency:
+        return row.id
+    what = f"Agency {quote(submission.agency)} has no experiment {quote(wanted)}. Choose one of its own, or none."
+    problems.add("unknown_experiment", "experiment", wanted, what)
+    return None
+
+
+def _timeout(problems: Problems, version: TemplateVersion | None, submission: Submission, limits: RunLimits) -> int:
+    longest = limits.max_timeout_seconds
+    if submission.timeout_seconds is None:
+        return min(version.timeout_seconds, longest) if version else longest
+    try:
+        return bind_timeout(submission.timeout_seconds, longest)
+    except InvalidInput as error:
+        problems.extend(error)
+        return longest
