@@ -1,7 +1,7 @@
 """Who is asking: what the API and the pages need to know of the sign-in, and no more.
 
-``hub.identity`` implements it over JupyterHub (bearer tokens and the OAuth flow for browsers); ``catalog.testing`` holds a twin for
-tests. Every method may be called on the event loop: what blocks goes to a thread inside.
+``hub.identity`` implements it over JupyterHub (bearer tokens and the OAuth flow for browsers); ``catalog.testing``
+holds a twin for tests. Every method may be called on the event loop: what blocks goes to a thread inside.
 
 How a page uses it::
 
@@ -42,8 +42,8 @@ class Identity(Protocol):
     async def viewer(self, token: str, *, source: str = "api") -> Viewer | None:
         """Return who a bearer token stands for, None if it stands for nobody.
 
-        Raise ``access.Forbidden`` if the person is known but may not use the catalog, IdentityUnavailable if the Hub is away.
-        A desk's token gives a viewer confined to its agency, with the source ``desk:<slug>``.
+        Raise ``access.Forbidden`` if the person is known but may not use the catalog, IdentityUnavailable if the Hub
+        is away. A desk's token gives a viewer confined to its agency, with the source ``desk:<slug>``.
         """
 
     async def session(self, request: Request) -> Session | None:
@@ -53,7 +53,7 @@ class Identity(Protocol):
         """
 
     def login(self, request: Request, *, next_url: str) -> Response:
-        """Return the redirect that starts the sign-in and comes back to ``next_url``, a path below the service's own."""
+        """Return the redirect that starts the sign-in and comes back to ``next_url``, a path of the service's own."""
 
     async def callback(self, request: Request) -> Response:
         """Finish the sign-in and redirect to its ``next_url``.

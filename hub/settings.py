@@ -34,13 +34,16 @@ PREFIX = "PROVEROM_"
 OTHER_VARIABLES = frozenset(
     {
         "PROVEROM_CONFIG",
+        "PROVEROM_AGENCY",
         "PROVEROM_URL",
         "PROVEROM_TOKEN",
+        "PROVEROM_AGENCY",
         "PROVEROM_RUNNER_URL",
         "PROVEROM_RUN_TOKEN",
         "PROVEROM_TEST_REQUIRE",
     }
 )
+PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT")
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -132,6 +135,12 @@ class EngineSettings(_Section):
         description="`docker`: a Docker Engine on this machine. `local`: bubblewrap sandboxes, for trying out. `auto`: "
         "docker where an engine answers, otherwise local.",
     )
+    docker_host: str = Field(
+        "",
+        pattern=r"^(unix:///\S+)?$",
+        description="The Docker Engine's socket: `unix:///path`. Empty: what DOCKER_HOST names, otherwise "
+        "`unix:///var/run/docker.sock`.",
+    )
     base_image: str = Field(
         "",
         max_length=300,
@@ -155,6 +164,12 @@ class RunSettings(_Section):
     memory: ByteSize = Field(ByteSize(2 * 1024**3), ge=256 * 1024**2, description="A run's memory.")
     cpus: float = Field(1.0, gt=0, le=256, description="A run's share of the machine, in cores.")
     pids: int = Field(256, ge=32, le=32768, description="How many processes and threads a run may have.")
+    concurrent: int = Field(
+        4,
+        ge=1,
+        le=1000,
+        description="How many runs of all agencies together run at once. Each agency has its own limit too.",
+    )
     default_timeout: Seconds = Field(1800, description="How long a run may take where its template says nothing.")
     max_timeout: Seconds = Field(86400, le=7 * 86400, description="The longest time limit anybody can ask for.")
     max_attempts: int = Field(3, ge=1, le=10, description="How often a run is tried again after its runner was lost.")
@@ -300,6 +315,25 @@ class Settings(BaseSettings):
         found = named or next((path for path in usual if path and Path(path).is_file()), "")
         return Path(found).expanduser() if found else None
 
+    @property
+    def docker_host(self) -> str:
+        """The address of the Docker Engine to use."""
+        return self.engine.docker_host or os.environ.get("DOCKER_HOST", "") or "unix:///var/run/docker.sock"
+
+    @property
+    def proxy_variables(self) -> dict[str, str]:
+        """The proxy that this machine reaches the internet through, for image builds."""
+        return {name: os.environ[name] for name in PROXY_VARIABLES if os.environ.get(name)}
+
+    def with_engine(self, kind: str) -> Settings:
+        """Return these settings with the engine decided."""
+        return self.model_copy(update={"engine": self.engine.model_copy(update={"kind": kind})})
+
+    def inside(self, state: Path) -> Settings:
+        """Return these settings as the Hub's container sees them: its own paths, and only what it needs."""
+        engine = self.engine.model_copy(update={"docker_host": "", "ca_bundle": ""})
+        return self.model_copy(update={"lab": self.lab.model_copy(update={"state": state}), "engine": engine})
+
     def dump(self) -> str:
         """Return these settings as JSON that ``load_settings`` reads back, secrets included: keep it 0600."""
         data = self.model_dump(mode="json")
@@ -376,7 +410,7 @@ def _unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def _closest(name: str, known: set[str]) -> str:
-    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.7)
+    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
     return f" Did you mean {near[0]}?" if near else ""
 
 

@@ -1,0 +1,408 @@
+"""What the API answers with, and how each is made from the store's records."""
+
+from __future__ import annotations
+
+import math
+from datetime import date, datetime
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, Field
+
+from catalog.access import Action, Role, Viewer
+from catalog.store.records import AgencyRecord, ExperimentRecord, MemberRecord, RunRecord, TemplateRecord
+from experiments.model import Metric, Scalar, Table
+from lab_templates.model import ParameterSpec, Text
+
+Value = str | int | float | bool | None
+T = TypeVar("T")
+
+
+class Items(BaseModel, Generic[T]):
+    """One page of a listing. ``next`` is the cursor of the next page, null at the end."""
+
+    items: list[T]
+    next: str | None = None
+
+
+class TextOut(BaseModel):
+    nb: str
+    nn: str
+    en: str
+
+    @classmethod
+    def of(cls, text: Text) -> TextOut:
+        return cls(nb=text.nb, nn=text.nn, en=text.en)
+
+
+class AgencyOut(BaseModel):
+    orgnr: str
+    slug: str
+    name: TextOut
+    active: bool
+    weight: int
+    max_desks: int
+    max_concurrent_runs: int
+
+    @classmethod
+    def of(cls, a: AgencyRecord) -> AgencyOut:
+        return cls(
+            orgnr=a.orgnr,
+            slug=a.slug,
+            name=TextOut.of(a.name),
+            active=a.active,
+            weight=a.weight,
+            max_desks=a.max_desks,
+            max_concurrent_runs=a.max_concurrent_runs,
+        )
+
+
+class AgencyRef(BaseModel):
+    orgnr: str
+    slug: str
+    name: TextOut
+
+
+class MembershipOut(BaseModel):
+    orgnr: str = Field(description="Empty for an admin of the lab")
+    slug: str
+    name: str
+    role: Role
+    ends: date | None
+
+
+class MeOut(BaseModel):
+    name: str
+    admin: bool
+    confined_to: str | None = Field(description="The organisation number a desk's token is bound to")
+    actions: list[Action]
+    memberships: list[MembershipOut]
+
+    @classmethod
+    def of(cls, viewer: Viewer, agencies: dict[str, AgencyRecord]) -> MeOut:
+        return cls(
+            name=viewer.name,
+            admin=any(g.role is Role.ADMIN and not g.agency for g in viewer.grants),
+            confined_to=viewer.confined_to,
+            actions=sorted(viewer.actions),
+            memberships=[
+                MembershipOut(
+                    orgnr=g.agency,
+                    slug=agencies[g.agency].slug if g.agency in agencies else "",
+                    name=agencies[g.agency].name.get("nb") if g.agency in agencies else "",
+                    role=g.role,
+                    ends=g.ends,
+                )
+                for g in viewer.grants
+            ],
+        )
+
+
+class MemberOut(BaseModel):
+    id: str
+    person: str
+    agency: str = Field(description="Organisation number, empty for an admin of the lab")
+    role: str
+    kind: str
+    starts: date
+    ends: date | None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, m: MemberRecord) -> MemberOut:
+        return cls(
+            id=m.id,
+            person=m.person,
+            agency=m.agency,
+            role=m.role,
+            kind=m.kind,
+            starts=m.starts,
+            ends=m.ends,
+            created_at=m.created_at,
+        )
+
+
+class ParameterOut(BaseModel):
+    name: str
+    type: str
+    default: Value
+    unit: str
+    minimum: float | None
+    maximum: float | None
+    max_length: int
+    choices: list[str]
+    choice_labels: dict[str, TextOut]
+    label: TextOut
+    help: TextOut
+
+    @classmethod
+    def of(cls, p: ParameterSpec) -> ParameterOut:
+        return cls(
+            name=p.name,
+            type=p.type.value,
+            default=plain(p.default),
+            unit=p.unit,
+            minimum=p.minimum,
+            maximum=p.maximum,
+            max_length=p.max_length,
+            choices=list(p.choices),
+            choice_labels={k: TextOut.of(v) for k, v in p.choice_labels.items()},
+            label=TextOut.of(p.label),
+            help=TextOut.of(p.help),
+        )
+
+
+class MetricSpecOut(BaseModel):
+    name: str
+    unit: str
+    better: str | None
+    label: TextOut
+
+
+class TemplateOut(BaseModel):
+    name: str
+    version: str
+    digest: str
+    state: Literal["submitted", "published", "deprecated"]
+    title: TextOut
+    summary: TextOut
+    language: str
+    kernel: str
+    timeout_seconds: int
+    data_class: str
+    data_source: TextOut
+    published_by: str
+    published_at: datetime
+    approved_by: str | None
+    approved_at: datetime | None
+
+    @classmethod
+    def of(cls, record: TemplateRecord) -> TemplateOut:
+        return cls(**_template(record))
+
+
+class TemplateDetail(TemplateOut):
+    parameters: list[ParameterOut]
+    metrics: list[MetricSpecOut]
+    readme: str
+
+    @classmethod
+    def of(cls, record: TemplateRecord) -> TemplateDetail:
+        v = record.version
+        return cls(
+            **_template(record),
+            parameters=[ParameterOut.of(p) for p in v.parameters],
+            metrics=[
+                MetricSpecOut(name=m.name, unit=m.unit, better=m.better, label=TextOut.of(m.label)) for m in v.metrics
+            ],
+            readme=v.readme,
+        )
+
+
+class CheckOut(BaseModel):
+    """What the publish gate found: the version as it would be published. Anything wrong is a 422 with every problem."""
+
+    name: str
+    version: str
+    digest: str
+    parameters: list[ParameterOut]
+    metrics: list[MetricSpecOut]
+
+
+class CellErrorOut(BaseModel):
+    cell: int = Field(description="Index in the executed notebook, from 0")
+    name: str
+    message: str
+    traceback: str
+    source: str
+
+
+class MetricOut(BaseModel):
+    name: str
+    value: float | None = Field(description="Null where the notebook recorded NaN or an infinity: see flag")
+    unit: str
+    ci: tuple[float | None, float | None] | None
+    better: str | None
+    flag: str | None
+
+    @classmethod
+    def of(cls, m: Metric) -> MetricOut:
+        ci = None if m.ci_low is None and m.ci_high is None else (m.ci_low, m.ci_high)
+        return cls(name=m.name, value=m.value, unit=m.unit, ci=ci, better=m.better, flag=m.flag)
+
+
+class FigureOut(BaseModel):
+    name: str
+    mime: str
+    sha256: str
+    caption: str
+    alt: str
+
+
+class TableOut(BaseModel):
+    name: str
+    columns: list[str]
+    rows: list[list[Value]]
+    caption: str
+
+    @classmethod
+    def of(cls, t: Table) -> TableOut:
+        return cls(
+            name=t.name, columns=list(t.columns), rows=[[plain(c) for c in row] for row in t.rows], caption=t.caption
+        )
+
+
+class Provenance(BaseModel):
+    """Written by the server, never by the sandbox."""
+
+    template_digest: str
+    image_digest: str | None
+    engine: str | None
+    notebook_sha256: str | None
+
+
+class RunOut(BaseModel):
+    """A run in a listing."""
+
+    id: str
+    agency: AgencyRef
+    template: str
+    template_title: TextOut
+    version: str
+    parameters: dict[str, Value]
+    experiment: str | None
+    state: Literal["queued", "running", "succeeded", "failed", "timed_out", "cancelled"]
+    reason: str | None
+    attempt: int
+    max_attempts: int
+    timeout_seconds: int
+    requested_by: str
+    retry_of: str | None
+    cancel_requested: bool
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    deadline_at: datetime | None
+    seconds: float | None
+    cells_done: int
+    cells_total: int
+    metrics: list[MetricOut]
+    findings: list[str]
+
+    @classmethod
+    def of(cls, run: RunRecord) -> RunOut:
+        return cls(**_run(run))
+
+
+class RunDetail(RunOut):
+    error: CellErrorOut | None
+    tail: str
+    notices: list[str]
+    figures: list[FigureOut]
+    tables: list[TableOut]
+    provenance: Provenance
+
+    @classmethod
+    def of(cls, run: RunRecord) -> RunDetail:
+        e = run.error
+        return cls(
+            **_run(run),
+            error=e
+            and CellErrorOut(cell=e.cell, name=e.name, message=e.message, traceback=e.traceback, source=e.source),
+            tail=run.tail,
+            notices=list(run.notices),
+            figures=[
+                FigureOut(name=f.name, mime=f.mime, sha256=f.sha256, caption=f.caption, alt=f.alt) for f in run.figures
+            ],
+            tables=[TableOut.of(t) for t in run.tables],
+            provenance=Provenance(
+                template_digest=run.template_digest,
+                image_digest=run.image_digest,
+                engine=run.engine,
+                notebook_sha256=run.notebook_sha256,
+            ),
+        )
+
+
+class ExperimentOut(BaseModel):
+    id: str
+    agency: str
+    title: str
+    summary: str
+    language: str
+    visibility: str
+    embargo_until: date | None
+    status: str
+    created_by: str
+    created_at: datetime
+    runs: int
+
+    @classmethod
+    def of(cls, e: ExperimentRecord) -> ExperimentOut:
+        return cls(
+            id=e.id,
+            agency=e.agency,
+            title=e.title,
+            summary=e.summary,
+            language=e.language,
+            visibility=e.visibility,
+            embargo_until=e.embargo_until,
+            status=e.status,
+            created_by=e.created_by,
+            created_at=e.created_at,
+            runs=e.runs,
+        )
+
+
+def plain(value: Scalar) -> Scalar:
+    """Return ``value`` as JSON can say it: NaN and the infinities have no form there."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _template(record: TemplateRecord) -> dict[str, Any]:
+    v = record.version
+    return {
+        "name": v.name,
+        "version": v.version,
+        "digest": v.digest,
+        "state": record.state.value,
+        "title": TextOut.of(v.title),
+        "summary": TextOut.of(v.summary),
+        "language": v.language,
+        "kernel": v.kernel,
+        "timeout_seconds": v.timeout_seconds,
+        "data_class": v.data_class,
+        "data_source": TextOut.of(v.data_source),
+        "published_by": record.published_by,
+        "published_at": record.published_at,
+        "approved_by": record.approved_by,
+        "approved_at": record.approved_at,
+    }
+
+
+def _run(run: RunRecord) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "agency": AgencyRef(orgnr=run.agency.orgnr, slug=run.agency.slug, name=TextOut.of(run.agency.name)),
+        "template": run.template,
+        "template_title": TextOut.of(run.template_title),
+        "version": run.version,
+        "parameters": {name: plain(value) for name, value in run.parameters.items()},
+        "experiment": run.experiment,
+        "state": run.state.value,
+        "reason": run.reason and run.reason.value,
+        "attempt": run.attempt,
+        "max_attempts": run.max_attempts,
+        "timeout_seconds": run.timeout_seconds,
+        "requested_by": run.requested_by,
+        "retry_of": run.retry_of,
+        "cancel_requested": run.cancel_requested,
+        "created_at": run.created_at,
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+        "deadline_at": run.deadline_at,
+        "seconds": run.seconds,
+        "cells_done": run.cells_done,
+        "cells_total": run.cells_total,
+        "metrics": [MetricOut.of(m) for m in run.metrics],
+        "findings": list(run.findings),
+    }
