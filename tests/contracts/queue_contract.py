@@ -31,7 +31,11 @@ NAV = "889640782"
 SKATT = "974761076"
 T0 = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 LEASE = 15
-NOTEBOOK = b'{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'
+NOTEBOOK = (
+    b'{"cells": [{"cell_type": "code", "execution_count": null, "id": "a1", "metadata": {"tags": ["parameters"]},'
+    b' "outputs": [], "source": "# none"}], "metadata": {"kernelspec": {"display_name": "Python 3",'
+    b' "language": "python", "name": "python3"}}, "nbformat": 4, "nbformat_minor": 5}'
+)
 
 VERSION = TemplateVersion(
     name="contract",
