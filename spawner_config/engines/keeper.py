@@ -1,8 +1,8 @@
 """Keeps one local sandbox: its parent process on the host, which outlives the Hub.
 
 It serves the Hub's ports to the sandbox over Unix sockets, lets the proxy in to a desk, writes and rotates the log, watches
-the memory, ends the sandbox when asked (SIGTERM; SIGKILL ends both, for the sandbox dies with its keeper) and leaves
-``exit.json``. Standard library only; ``python -m spawner_config.engines.keeper`` in the sandbox's own folder, with a ``Plan``
+the memory, asks the sandbox to end (SIGTERM) or ends it (SIGUSR1; SIGKILL ends both, for a sandbox dies with its
+keeper) and leaves ``exit.json``. Standard library only; ``python -m spawner_config.engines.keeper`` in the sandbox's own folder, with a ``Plan``
 as JSON on its standard input: the environment holds tokens and is written nowhere.
 """
 
@@ -11,7 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
+import random
+import re
 import signal
 import socket
 import sys
@@ -26,7 +29,6 @@ SOCKETS = "hub"  # the folder that is bound into the sandbox, read-only
 INLET = "inlet.sock"
 
 _WATCH_SECONDS = 0.25
-_KILL_AFTER_SECONDS = 2.0
 
 
 def start_time(pid: int) -> int | None:
@@ -100,23 +102,45 @@ def memory_of(pids: list[int], limit: int) -> int:
     return proportional or anonymous
 
 
+def _cores(cpus: float) -> set[int]:
+    """Return as many of the machine's processors as the limit asks for, rounded up; any of them, so that sandboxes spread."""
+    mine = sorted(os.sched_getaffinity(0))
+    return set(random.sample(mine, min(len(mine), math.ceil(cpus))))
+
+
+def _first_process(status: int) -> int | None:
+    """Wait for bubblewrap to say which process is the sandbox's first, as the host numbers it; None if it ends without."""
+    said = b""
+    while not (found := re.search(rb'"child-pid": *([0-9]+)\s*[,}]', said)):
+        more = os.read(status, 4096)
+        if not more:
+            return None
+        said += more
+    return int(found[1])
+
+
 class Keeper:
     def __init__(self, plan: dict[str, Any], folder: Path) -> None:
         self._plan = plan
         self._folder = folder
         self._out_of_memory = False
-        self._stopping: asyncio.Task[None] | None = None
         self._control = -1
         self._first: int | None = None  # the sandbox's first process, as the host numbers it
 
     async def keep(self) -> None:
         """Start the sandbox, say so, keep it to its end, and write down how it ended."""
+        os.sched_setaffinity(0, _cores(float(self._plan["cpus"])))
         log = RotatingLog(self._folder / LOG, int(self._plan["log_bytes"]))
         for port, target in self._plan["forwards"].items():
             await self._serve_hub(int(port), int(target))
         inlet, port = (await self._serve_inlet()) if self._plan["inlet"] else (None, None)
-        process, status_reader = await self._launch(inlet)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop)
+        process, status = await self._launch(inlet)
+        self._first = await asyncio.to_thread(_first_process, status)
+        if self._first is None:
+            sys.exit(f"bubblewrap failed: {(await process.communicate())[0].decode(errors='replace').strip()}")
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._ask)
+        loop.add_signal_handler(signal.SIGUSR1, self._kill)
         write(
             self._folder / STATE,
             {
@@ -130,13 +154,13 @@ class Keeper:
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         os.dup2(os.open(os.devnull, os.O_RDWR), 1)
-        watch = asyncio.create_task(self._watch(status_reader))
+        watch = asyncio.create_task(self._watch(self._first))
         assert process.stdout is not None  # noqa: S101  (it was asked for)
         while data := await process.stdout.read(65536):
             log.write(data)
-        status = await process.wait()
+        ended = await process.wait()
         watch.cancel()
-        exit_code = 137 if self._out_of_memory else (status if status >= 0 else 128 - status)
+        exit_code = 137 if self._out_of_memory else (ended if ended >= 0 else 128 - ended)
         write(self._folder / EXIT, {"exit_code": exit_code, "out_of_memory": self._out_of_memory, "ended": time.time()})
 
     async def _serve_hub(self, port: int, target: int) -> None:
@@ -158,7 +182,13 @@ class Keeper:
     async def _launch(self, inlet: socket.socket | None) -> tuple[asyncio.subprocess.Process, int]:
         control_read, self._control = os.pipe()
         status_read, status_write = os.pipe()
-        passed = [control_read, status_write] + ([inlet.fileno()] if inlet else [])
+        rules = os.open(self._plan["seccomp"], os.O_RDONLY) if self._plan["seccomp"] else None
+        passed = [
+            control_read,
+            status_write,
+            *([inlet.fileno()] if inlet else []),
+            *([rules] if rules is not None else []),
+        ]
         plan = {
             "forwards": {port: f"/run/hub/{port}.sock" for port in self._plan["forwards"]},
             "inlet": inlet.fileno() if inlet else None,
@@ -167,7 +197,8 @@ class Keeper:
             "limits": self._plan["limits"],
             "command": self._plan["command"],
         }
-        argv = [word.replace("{status}", str(status_write)) for word in self._plan["argv"]] + [json.dumps(plan)]
+        descriptors = {"{status}": str(status_write), "{seccomp}": str(rules)}
+        argv = [descriptors.get(word, word) for word in self._plan["argv"]] + [json.dumps(plan)]
         process = await asyncio.create_subprocess_exec(
             *argv,
             env=self._plan["environment"],
@@ -176,34 +207,25 @@ class Keeper:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        for descriptor in (control_read, status_write):
-            os.close(descriptor)
+        for descriptor in (control_read, status_write, rules):
+            if descriptor is not None:
+                os.close(descriptor)
         if inlet:
             inlet.close()
         return process, status_read
 
-    async def _watch(self, status_read: int) -> None:
-        """Learn the sandbox's first process from bubblewrap, then end the sandbox if it holds more memory than it may."""
-        line = await asyncio.to_thread(os.read, status_read, 4096)
-        if not line:
-            return  # bubblewrap has failed; its log says why
-        self._first = int(json.loads(line.splitlines()[0])["child-pid"])
+    async def _watch(self, first: int) -> None:
+        """End the sandbox if it holds more memory than it may."""
         limit = int(self._plan["memory"])
         while True:
-            if memory_of(descendants(self._first), limit) > limit:
+            if memory_of(descendants(first), limit) > limit:
                 self._out_of_memory = True
                 self._kill()
             await asyncio.sleep(_WATCH_SECONDS)
 
-    def _stop(self) -> None:
-        if self._stopping is None:
-            self._stopping = asyncio.create_task(self._end())
-
-    async def _end(self) -> None:
+    def _ask(self) -> None:
         with contextlib.suppress(OSError):
             os.write(self._control, b"T")
-        await asyncio.sleep(float(self._plan.get("grace", _KILL_AFTER_SECONDS)))
-        self._kill()
 
     def _kill(self) -> None:
         if self._first is not None:

@@ -55,14 +55,16 @@ def _set_limits(limits: dict[str, int]) -> None:
         resource.setrlimit(which, (value, value))
 
 
+async def _forward(port: int, path: str) -> None:
+    await asyncio.start_server(lambda r, w: join(r, w, lambda: asyncio.open_unix_connection(path)), "127.0.0.1", port)
+
+
 async def run(plan: dict[str, object]) -> int:
     """Serve the forwards of ``plan`` and run its command to its end; return the exit status."""
     loop = asyncio.get_running_loop()
     forwards: dict[str, str] = plan["forwards"]  # type: ignore[assignment]
-    for port, path in forwards.items():
-        await asyncio.start_server(
-            lambda r, w, path=path: join(r, w, lambda: asyncio.open_unix_connection(path)), "127.0.0.1", int(port)
-        )
+    for outside, path in forwards.items():
+        await _forward(int(outside), path)
     if plan["inlet"] is not None:
         inlet = socket.socket(fileno=int(str(plan["inlet"])))
         port = int(str(plan["inlet_port"]))

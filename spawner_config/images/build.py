@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,8 @@ from docker.errors import APIError, DockerException, ImageNotFound
 
 from spawner_config.engines.base import EngineError
 from spawner_config.images import context
+from spawner_config.images.progress import Progress, silent
 from spawner_config.images.site import Site
-
-# (what is being done, in words; how much of it is done, 0 to 1, or None where nobody knows)
-Progress = Callable[[str, float | None], None]
 
 DEFAULT_BASE = "debian:bookworm-slim"
 OWN_BASE = "proverom-base:bookworm"  # made here by debootstrap where no registry can be reached
@@ -41,7 +39,7 @@ class Images:
 
 
 def build_images(
-    client: docker.DockerClient, root: Path, *, base_image: str = "", site: Site, progress: Progress = lambda *_: None
+    client: docker.DockerClient, root: Path, *, base_image: str = "", site: Site, progress: Progress = silent
 ) -> Images:
     """Build what is missing of the images of the project in ``root`` and return their names.
 
@@ -72,7 +70,7 @@ def image_files(root: Path, dockerfile: str, wanted: tuple[str, ...]) -> dict[st
     return files
 
 
-def ensure_base(client: docker.DockerClient, base_image: str = "", progress: Progress = lambda *_: None) -> str:
+def ensure_base(client: docker.DockerClient, base_image: str = "", progress: Progress = silent) -> str:
     """Return the name of a base image that the engine has: the given one, the usual one, or one made with debootstrap.
 
     Raise EngineError if the given one cannot be pulled, or none can be pulled and none made.

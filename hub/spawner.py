@@ -1,0 +1,244 @@
+"""Desks: a person's JupyterLab for one agency. The named server's name is the agency's slug.
+
+Both spawners make their sandbox from the same ``sandbox_spec``; nobody chooses an image, a size or a network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from dockerspawner import DockerSpawner
+from jupyterhub.spawner import Spawner
+from jupyterhub.utils import maybe_future
+from tornado import web
+from traitlets import Any as AnyTrait
+from traitlets import Callable as CallableTrait
+from traitlets import Unicode, default
+
+from spawner_config import names
+from spawner_config.engines.base import Engine
+from spawner_config.engines.docker import container_arguments
+from spawner_config.engines.local import DESK_PORT, LocalEngine
+from spawner_config.sandbox import HOME, MIB, Limits, SandboxSpec, sandbox_spec
+
+# What people read, by language.
+_WORDS: Mapping[str, Mapping[str, str]] = {
+    "network": {
+        "nb": "Gjør klar nettverket til virksomheten",
+        "nn": "Gjer klar nettverket til verksemda",
+        "en": "Preparing the agency's network",
+    },
+    "sandbox": {
+        "nb": "Setter opp en avskjermet pult med filene dine",
+        "nn": "Set opp ein avskjerma pult med filene dine",
+        "en": "Setting up an isolated desk with your files",
+    },
+    "jupyterlab": {
+        "nb": "Pulten er oppe, venter på at JupyterLab svarer",
+        "nn": "Pulten er oppe, ventar på at JupyterLab svarar",
+        "en": "The desk is up, waiting for JupyterLab to answer",
+    },
+    "no_agency": {
+        "nb": "En pult hører til en virksomhet. Velg en virksomhet på forsiden.",
+        "nn": "Ein pult høyrer til ei verksemd. Vel ei verksemd på framsida.",
+        "en": "A desk belongs to an agency. Choose an agency on the front page.",
+    },
+    "unknown_agency": {
+        "nb": "Det finnes ingen virksomhet «{slug}» i laboratoriet. Velg en virksomhet på forsiden.",
+        "nn": "Det finst inga verksemd «{slug}» i laboratoriet. Vel ei verksemd på framsida.",
+        "en": "The lab has no agency “{slug}”. Choose an agency on the front page.",
+    },
+}
+_STAGES = ("network", "sandbox", "jupyterlab")
+_PERCENT = {"network": 10, "sandbox": 30, "jupyterlab": 60}
+
+# No way out means nothing to look for outside: no news, no update check, no extension shop.
+_JUPYTERLAB = (
+    "--LabApp.news_url=None",
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    "--LabApp.extension_manager=readonly",
+    "--ServerApp.terminado_settings={'shell_command': ['/bin/bash']}",
+)
+
+
+class DeskRefused(web.HTTPError):
+    """This desk may not be started. JupyterHub shows ``jupyterhub_message`` on its page and in its API's answer."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(403, message)
+        self.jupyterhub_message = message
+
+
+class _Desk(Spawner):  # type: ignore[misc]
+    """What both kinds of desk have in common. ``hub.wiring`` sets the traits; none of them comes from a user."""
+
+    lab = Unicode(help="The lab's name.").tag(config=True)
+    language = Unicode("nb", help="The language of what people read while a desk starts: nb, nn or en.").tag(
+        config=True
+    )
+    hub_url = Unicode(
+        "http://hub:8000", help="The proxy, as a sandbox reaches it; with the Hub's base URL, if any."
+    ).tag(config=True)
+    limits = AnyTrait(Limits(memory=2048 * MIB, cpus=2.0, pids=512), help="A ``Limits``: how big each desk is.").tag(
+        config=True
+    )
+    agency_of: Callable[[str], Any] = CallableTrait(
+        lambda _slug: None,
+        help="slug -> the agency's organisation number, None if there is no such agency. May be async.",
+    ).tag(config=True)
+    may_start: Callable[[str, str], Any] = CallableTrait(
+        lambda _person, _slug: "No rule says who may start a desk.",
+        help="(person, slug) -> None if that desk may be started, else the reason, in words for the person. May be async.",
+    ).tag(config=True)
+    engine: Engine = AnyTrait(help="The ``Engine`` that desks run on.").tag(config=True)
+
+    _agency = ""
+    _stage = "network"
+
+    @default("cmd")
+    def _default_cmd(self) -> list[str]:
+        return ["/opt/desk/bin/jupyterhub-singleuser"]
+
+    @default("args")
+    def _default_args(self) -> list[str]:
+        return list(_JUPYTERLAB)
+
+    @default("default_url")
+    def _default_default_url(self) -> str:
+        return "/lab"
+
+    @default("notebook_dir")
+    def _default_notebook_dir(self) -> str:
+        return HOME
+
+    @default("env_keep")
+    def _default_env_keep(self) -> list[str]:
+        return []  # nothing of the Hub's own environment reaches a desk
+
+    @property
+    def desk_name(self) -> str:
+        return names.desk_container(self.lab, self.name, self.user.name)
+
+    async def admit(self) -> None:
+        """Find the agency and ask whether the desk may be started. Raise DeskRefused with the reason."""
+        if not self.name:
+            raise DeskRefused(self._say("no_agency"))
+        try:
+            names.check_slug(self.name)
+            agency = await maybe_future(self.agency_of(self.name))
+        except ValueError:
+            agency = None
+        if agency is None:
+            raise DeskRefused(self._say("unknown_agency", slug=self.name))
+        refusal = await maybe_future(self.may_start(self.user.name, self.name))
+        if refusal is not None:
+            raise DeskRefused(str(refusal))
+        self._agency = str(agency)
+
+    async def prepare(self) -> None:
+        """Do what comes before the sandbox itself."""
+        self._stage = "network"
+        await self.admit()
+        network = names.agency_network(self.lab, self.name)
+        await asyncio.to_thread(self.engine.ensure_network, network, lab=self.lab, agency=self._agency)
+        self._stage = "sandbox"
+
+    def desk_spec(self, command: list[str]) -> SandboxSpec:
+        """Return what this desk's sandbox is."""
+        environment = {
+            **{key: str(value) for key, value in self.get_env().items()},
+            "PROVEROM_URL": f"{self.hub_url.rstrip('/')}/services/catalog/",
+            "PROVEROM_AGENCY": self._agency,
+        }
+        return sandbox_spec(
+            "desk",
+            lab=self.lab,
+            agency=self._agency,
+            slug=self.name,
+            name=self.desk_name,
+            image=self.image,
+            command=command,
+            environment=environment,
+            limits=self.limits,
+            person=self.user.name,
+        )
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """Say each stage as it comes, until JupyterHub itself says that the desk is ready."""
+        said = -1
+        while said < len(_STAGES) - 1:
+            reached = _STAGES.index(self._stage)
+            for number in range(said + 1, reached + 1):
+                stage = _STAGES[number]
+                yield {"progress": _PERCENT[stage], "message": self._say(stage)}
+            said = reached
+            await asyncio.sleep(0.1)
+
+    def _say(self, what: str, **values: str) -> str:
+        words = _WORDS[what]
+        return words.get(self.language, words["nb"]).format(**values)
+
+
+class DeskSpawner(_Desk, DockerSpawner):  # type: ignore[misc]
+    """Desks on a Docker Engine. ``image`` is the sandbox image's full name; it is fixed."""
+
+    remove = True
+    use_internal_ip = True
+    pull_policy = "never"
+
+    @default("object_name")
+    def _object_name_default(self) -> str:
+        # JupyterHub makes a spawner without a name, too, to ask what the default server would be like: it never starts.
+        return self.desk_name if self.name else ""
+
+    async def start(self) -> tuple[str, int]:
+        await self.prepare()
+        self.network_name = names.agency_network(self.lab, self.name)
+        ip, port = await super().start()
+        self._stage = "jupyterlab"
+        return ip, port
+
+    async def create_object(self) -> Any:
+        """Create the container from the one policy, and from nothing that DockerSpawner would add to it."""
+        spec = self.desk_spec(await self.get_command())
+        return await self.docker("create_container", **container_arguments(spec))
+
+
+class LocalDeskSpawner(_Desk):
+    """Desks on the local engine. Their keepers outlive the Hub; what is known about them is in the engine's own state."""
+
+    image = Unicode("local", help="What the local environments are called in the records.").tag(config=True)
+    engine: LocalEngine = AnyTrait(help="The ``LocalEngine`` that desks run on.").tag(config=True)
+
+    @default("ip")
+    def _default_ip(self) -> str:
+        return "127.0.0.1"
+
+    @default("port")
+    def _default_port(self) -> int:
+        return DESK_PORT
+
+    async def start(self) -> tuple[str, int]:
+        await self.prepare()
+        spec = self.desk_spec([*self.cmd, *self.get_args()])
+        # One of that name that has ended, or that an earlier Hub lost sight of, has another token.
+        await asyncio.to_thread(self.engine.remove, spec.name)
+        await asyncio.to_thread(self.engine.start, spec)
+        self._stage = "jupyterlab"
+        return await asyncio.to_thread(self.engine.address, spec.name)
+
+    async def poll(self) -> int | None:
+        if not self.name:
+            return 0
+        status = await asyncio.to_thread(self.engine.status, self.desk_name)
+        if status is None:
+            return 0
+        if status.running:
+            return None
+        return 1 if status.exit_code is None else status.exit_code
+
+    async def stop(self, now: bool = False) -> None:
+        await asyncio.to_thread(self.engine.stop, self.desk_name, grace_seconds=0.0 if now else 5.0)
+        await asyncio.to_thread(self.engine.remove, self.desk_name)
