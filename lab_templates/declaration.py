@@ -11,7 +11,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -31,6 +31,12 @@ def _clean(value: str) -> str:
     if text is None:
         raise ValueError("it holds a control character or a broken one")
     return text.strip()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime) or not isinstance(value, str | int | float | bool | date | None):
+        raise ValueError("it must be text, a number, true, false or a date")  # noqa: TRY004 - what pydantic collects
+    return value
 
 
 _Short = Annotated[str, AfterValidator(_clean), Field(min_length=1, max_length=200)]
@@ -62,10 +68,10 @@ class _Choice(_Table):
 class _Parameter(_Table):
     name: str
     type: Annotated[ParameterType, Field(strict=False)]
-    default: str | int | float | bool | date | None = None
+    default: Annotated[Any, AfterValidator(_plain)] = None
     unit: _Unit = ""
-    minimum: int | float | None = None
-    maximum: int | float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
     max_length: Annotated[int, Field(ge=1, le=10_000)] = 1000
     choices: Annotated[list[_Choice], Field(max_length=100)] = []
     label: _ShortText
@@ -157,9 +163,8 @@ def _unreadable(fault: str) -> InvalidInput:
 
 def _form_problems(error: ValidationError) -> Iterator[Problem]:
     for fault in error.errors(include_url=False, include_context=False)[: parameters.MAX_PROBLEMS]:
-        # A union's alternatives appear as further steps of the path; the reader's file has none of them.
-        steps = [s for s in fault["loc"] if s not in ("str", "int", "float", "bool", "date")]
-        place = "".join(f"[{step + 1}]" if isinstance(step, int) else f".{quote(step)}" for step in steps).lstrip(".")
+        steps = (f"[{step + 1}]" if isinstance(step, int) else f".{quote(step)}" for step in fault["loc"])
+        place = "".join(steps).removeprefix(".")
         if fault["type"] == "missing":
             what = f"template.toml: {place} is missing. Add it; texts are needed in nb, nn and en."
             yield Problem("missing_value", place, message=what)
@@ -206,7 +211,7 @@ def _range_fault(declared: _Parameter) -> str | None:
     if not all(math.isfinite(limit) and abs(limit) <= parameters.INTEGER_MAX for limit in limits):
         return "has a minimum or maximum that is not an ordinary number. Give one, or take it out"
     if lowest is not None and highest is not None and lowest > highest:
-        return f"has minimum {lowest} above its maximum {highest}. Swap them"
+        return f"has minimum {lowest:g} above its maximum {highest:g}. Swap them"
     if declared.unit and declared.type not in NUMERIC:
         return f"is a {declared.type.value} and cannot have a unit. Take it out"
     return None
@@ -217,8 +222,6 @@ def _default_fault(declared: _Parameter) -> str | None:
     default = declared.default
     if default is None:
         return None  # the parameter must then be given for every run
-    if isinstance(default, datetime):
-        return f"{quote(declared.name)} has a time of day. Give the date alone."
     if isinstance(default, str) and declared.type in (*NUMERIC, ParameterType.BOOLEAN):
         return f"{quote(declared.name)} is text. Write it without quotation marks."
     try:

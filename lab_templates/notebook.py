@@ -47,7 +47,13 @@ def read_notebook(raw: bytes) -> Mapping[str, Any]:
     if len(cells) > MAX_CELLS:
         what = f"The notebook has {len(cells)} cells; at most {MAX_CELLS} are allowed. Split it into several templates."
         _refuse("too_many_cells", what, str(len(cells)), str(MAX_CELLS))
-    ids = Counter(cell["id"] for cell in cells if isinstance(cell, dict) and isinstance(cell.get("id"), str))
+    if not all(isinstance(cell, dict) for cell in cells):
+        _refuse(
+            "bad_notebook", "The notebook has something that is no cell among its cells. Save it anew from JupyterLab."
+        )
+    if minor >= 5 and not all("id" in cell for cell in cells):
+        _refuse("bad_notebook", "The notebook has a cell without an id. Save it anew from JupyterLab.")
+    ids = Counter(cell["id"] for cell in cells if isinstance(cell.get("id"), str))
     if twice := [quote(name) for name, count in ids.items() if count > 1]:
         what = f"More than one cell has the id {twice[0]}. Save the notebook anew from JupyterLab."
         _refuse("duplicate_ids", what, ", ".join(twice[:5]))

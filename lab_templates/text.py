@@ -46,7 +46,7 @@ def _visible(character: str) -> str:
 
 def bad_name(name: object) -> Problem:
     """Return the problem of a name that fails ``valid_name``."""
-    what = f'"{quote(name)}" cannot name a parameter. Use letters a-z, digits and underscores, a letter first.'
+    what = f'"{quote(name)}" cannot name a parameter. Use letters a-z, digits and _, a letter first, and no keyword.'
     return Problem("bad_name", quote(name), quote(name), message=what)
 
 
