@@ -44,8 +44,9 @@ class Command:
 
 def commands() -> Iterator[Command]:
     """Yield every command of the command line, groups included, in the order of their names."""
-    from hub.cli import app
     from typer.main import get_command
+
+    from hub.cli import app
 
     yield from _walk(get_command(app), "proverom")
 
@@ -63,10 +64,7 @@ def _walk(command: Any, path: str) -> Iterator[Command]:
 
 def _described(parameter: Any) -> tuple[str, str]:
     if parameter.param_type_name == "argument":
-        name = (
-            parameter.make_metavar_name() if hasattr(parameter, "make_metavar_name") else parameter.human_readable_name
-        )
-        return name.upper(), parameter.help or ""
+        return str(parameter.display_name_raw).upper(), parameter.help or ""
     return ", ".join([*parameter.opts, *parameter.secondary_opts]), parameter.help or ""
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import docker
 import httpx
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -129,7 +130,9 @@ class Lab:
 
     def login(self, person: str) -> Mapping[str, str]:
         """Return ``{"password", "token"}`` of one of the demonstration's logins."""
-        logins: dict[str, dict[str, str]] = json.loads((self.state / "logins.json").read_text(encoding="utf-8"))
+        logins: dict[str, dict[str, str]] = json.loads((self.state / "logins.json").read_text(encoding="utf-8"))[
+            "logins"
+        ]
         return logins[person]
 
     def client(self, person: str | None, *, token: str | None = None) -> httpx.Client:
@@ -169,7 +172,7 @@ def run_states(client: httpx.Client, run: str, *, seconds: float) -> Iterator[di
 @contextmanager
 def own_lab(name: str, engine: str, **settings: str) -> Iterator[Lab]:
     """Start a lab, and end it with all that it made. ``settings``: ``section__name=value``."""
-    with tempfile.TemporaryDirectory(prefix=f"proverom-{name}-", dir="/var/tmp") as folder:
+    with tempfile.TemporaryDirectory(prefix=f"proverom-{name}-", dir="/var/tmp", ignore_cleanup_errors=True) as folder:
         further = {key.replace("__", "."): value for key, value in settings.items()}
         lab = Lab(name=name, port=free_port(), state=Path(folder) / "state", engine=engine, settings=further)
         try:
@@ -177,3 +180,15 @@ def own_lab(name: str, engine: str, **settings: str) -> Iterator[Lab]:
             yield lab
         finally:
             lab.down()
+            if engine == "docker":
+                remove_volumes(name)
+
+
+def remove_volumes(lab: str) -> None:
+    """Remove the files of a lab's desks, which outlive the lab on purpose."""
+    client = docker.from_env()
+    try:
+        for volume in client.volumes.list(filters={"label": f"no.proverom.lab={lab}"}):
+            volume.remove(force=True)
+    finally:
+        client.close()

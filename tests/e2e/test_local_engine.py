@@ -1,4 +1,4 @@
-"""The main job on the ``local`` engine, without a browser: sign in, a desk, a run, its report, and the walls around both."""
+"""The main job on the ``local`` engine, without a browser: sign in, desk, run, report, and the walls around both."""
 
 from __future__ import annotations
 
@@ -146,8 +146,8 @@ def test_bad_input_leaves_no_row(lab: Lab) -> None:
 
 def test_a_run_is_confined(lab: Lab, canary: Canary) -> None:
     """A runner is told by its own notebook's output what it is: the case asks the same questions as in a desk."""
-    lab.proverom("--as", "coordinator", "templates", "publish", str(CASES / "walls"))
-    lab.proverom("--as", "admin", "templates", "approve", "walls@1.0.0")
+    lab.proverom("templates", "publish", str(CASES / "walls"), "--as", "coordinator")
+    lab.proverom("templates", "approve", "walls@1.0.0", "--as", "admin")
     asked = question(
         connect=[*((host, canary.port) for host in ["127.0.0.1", *host_addresses()]), *((a, 80) for a in NOWHERE)],
         paths=["/var/run/docker.sock", str(lab.state / "secrets.json")],
