@@ -56,9 +56,15 @@ class RunRequest:
     idempotency_key: str | None = None  # unique per requester
 
 
+NO_CELL = -1
+
+
 @dataclass(frozen=True, slots=True)
 class CellError:
-    """The cell that failed: its index in the executed notebook (from 0), and what the kernel said."""
+    """The cell that failed: its index in the executed notebook (from 0), and what the kernel said.
+
+    ``cell`` is NO_CELL where no cell is to blame: the sandbox or the kernel did not start.
+    """
 
     cell: int
     name: str
@@ -178,7 +184,7 @@ class RunResult:
     """A result that has been read with distrust and found whole."""
 
     state: RunState
-    notebook: bytes
+    notebook: bytes  # b"" where the server ended the run and nothing came from the sandbox
     reason: Reason | None = None
     error: CellError | None = None
     metrics: tuple[Metric, ...] = ()

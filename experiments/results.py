@@ -17,7 +17,18 @@ from typing import Any
 import nbformat
 from nbformat.validator import iter_validate
 
-from experiments.model import CellError, Figure, Metric, Reason, RunnerReport, RunResult, RunState, Scalar, Table
+from experiments.model import (
+    NO_CELL,
+    CellError,
+    Figure,
+    Metric,
+    Reason,
+    RunnerReport,
+    RunResult,
+    RunState,
+    Scalar,
+    Table,
+)
 from experiments.texts import block, line, without_ansi
 
 RESULT_MIME = "application/vnd.proverom.result+json"
@@ -31,9 +42,16 @@ FIGURE_TOO_BIG = "figure_too_big"
 TABLE_CUT = "table_cut"
 OUTCOME_CORRECTED = "outcome_corrected"  # said to have succeeded, with an error in a cell
 
-# What a runner may say of an ending. Memory and lost runners are seen from outside only.
+# What a runner may say of an ending. That a runner was lost is seen from outside only.
 _REASONS_OF_FAILURE = {
-    reason.value: reason for reason in (Reason.CELL_FAILED, Reason.KERNEL_DIED, Reason.START_FAILED, Reason.BAD_RESULT)
+    reason.value: reason
+    for reason in (
+        Reason.CELL_FAILED,
+        Reason.KERNEL_DIED,
+        Reason.OUT_OF_MEMORY,
+        Reason.START_FAILED,
+        Reason.BAD_RESULT,
+    )
 }
 _FLAGS = {"nan": "nan", "inf": "inf", "-inf": "-inf"}
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -210,7 +228,7 @@ def _reported_error(told: Mapping[str, object] | None, cells: int, limits: Resul
     if not isinstance(told, Mapping):
         return None
     cell = told.get("cell")
-    if isinstance(cell, bool) or not isinstance(cell, int) or not 0 <= cell < max(cells, 1):
+    if isinstance(cell, bool) or not isinstance(cell, int) or not NO_CELL <= cell < cells:
         return None
 
     def text(key: str, most: int) -> str:

@@ -7,14 +7,18 @@ cell, a cap on outputs, a way to stop, and kernels that talk over Unix sockets (
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from pathlib import Path
+from queue import Empty
 from typing import Any, Protocol
 
 import nbformat
 import zmq
 import zmq.asyncio
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import run_sync
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
@@ -22,6 +26,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 from experiments.runner.outputs import Admission, OutputBudget, Tail, cut_notice
 
 ENGINE = "proverom"
+LISTEN_AGAIN = 10.0  # seconds
 
 
 class Stopped(Exception):
@@ -81,7 +86,7 @@ class WatchedClient(PapermillNotebookClient):  # type: ignore[misc]
         manager = SocketKernelManager(kernel_name=self.kernel_name, config=self.config, transport="ipc")
         manager.connection_file = str(self._watch.sockets / "k.json")
         manager.ip = str(self._watch.sockets / "k")
-        manager.largest_message = max(self._watch.budget.limit, 1024 * 1024)
+        manager.largest_message = 2 * self._watch.budget.limit
         self.km = manager
         return manager
 
@@ -102,7 +107,22 @@ class WatchedClient(PapermillNotebookClient):  # type: ignore[misc]
             if cell_index not in self._idle:
                 # The kernel's last messages never came: one of them was larger than a message may be.
                 self._note_cut(cell, cell_index)
+                run_sync(self._listen_again)()
         return done
+
+    async def _listen_again(self) -> None:
+        """Connect to the kernel's outputs anew; the next cell's would be lost otherwise.
+
+        A socket gives up its connection for good over a message that is too large.
+        """
+        self.kc.iopub_channel.close()
+        self.kc._iopub_channel = None  # the client makes another one when it is asked for it
+        end = time.monotonic() + LISTEN_AGAIN
+        while time.monotonic() < end:
+            self.kc.kernel_info()  # its status messages are what is listened for
+            with contextlib.suppress(Empty):
+                await self.kc.iopub_channel.get_msg(timeout=0.5)
+                return
 
     def process_message(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> Any:
         admission = self._watch.budget.admit(msg, cell_index)

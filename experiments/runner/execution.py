@@ -30,6 +30,8 @@ HANG_GRACE = 15.0
 _NO_ROOM_FOR = 4 * 1024 * 1024  # what a notebook may hold beside its outputs
 _SHORT_ENOUGH = 80  # a Unix socket's whole path has 107 bytes
 
+NO_CELL = -1
+
 _REASONS = {"timed_out": "time_limit", "cancelled": "cancelled_by_user"}
 
 
@@ -59,6 +61,7 @@ class Execution:
         self._total = 0
         self._done = 0
         self._cell: int | None = None
+        self._killed_before = processes.out_of_memory_kills()
 
     # -- what the loop asks for ------------------------------------------------------------------------------------
     def run(self) -> Report:
@@ -157,7 +160,9 @@ class Execution:
             return "succeeded", None, None
         if isinstance(self._error, PapermillExecutionError):
             return "failed", "cell_failed", self._cell_error(self._error)
-        cell = self._cell if self._cell is not None else 0
+        cell = self._cell if self._cell is not None else NO_CELL
+        if processes.out_of_memory_kills() > self._killed_before:
+            return "failed", "out_of_memory", self._error_at(cell, "MemoryError", "The sandbox's memory was used up.")
         if isinstance(self._error, DeadKernelError):
             message = "The kernel died while this cell was running."
             return "failed", "kernel_died", self._error_at(cell, "DeadKernelError", message)
@@ -186,7 +191,7 @@ class Execution:
 
     def _error_at(self, cell: int, name: str, message: str) -> dict[str, Any]:
         source = ""
-        if self.notebook is not None and cell < len(self.notebook.cells):
+        if self.notebook is not None and 0 <= cell < len(self.notebook.cells):
             source = str(self.notebook.cells[cell].source)[: 64 * 1024]
         return {"cell": cell, "name": name, "message": plain(message), "traceback": "", "source": source}
 

@@ -91,6 +91,16 @@ def interrupt(group: int) -> None:
         os.killpg(group, signal.SIGINT)
 
 
+def out_of_memory_kills() -> int:
+    """Return how often the system has killed a process of this sandbox for want of memory; 0 where it does not say."""
+    for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
+        with contextlib.suppress(OSError, ValueError):
+            for line in Path(path).read_text().splitlines():
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
+    return 0
+
+
 def _signal(pids: set[int], number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(OSError):
