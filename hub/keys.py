@@ -24,6 +24,7 @@ class Keys:
     proxy_password: str
     catalog_token: str
     culler_token: str
+    catalog_secret: str
 
 
 def load_keys(state: Path) -> Keys:

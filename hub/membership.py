@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Protocol
-from zoneinfo import ZoneInfo
 
 from catalog.access import ROLE_ACTIONS, Action, Grant, Role, Viewer
 from catalog.store.records import AgencyRecord, MemberRecord
 from lab_templates.model import Text
-
-# A membership ends at midnight where the agencies are, not in Greenwich.
-ZONE = ZoneInfo("Europe/Oslo")
 
 # What the lab does on its own, so that the audit log says so.
 SYSTEM = Viewer(name="system", grants=(Grant("", Role.ADMIN),), actions=frozenset(Action), source="hub")
@@ -63,15 +59,15 @@ class Standing:
 
 
 class Directory:
-    """Answers for each person from the database, at each question anew. Blocks: call it in a thread from an event loop."""
+    """Answers for each person from the database, at each question anew. Blocks: an event loop calls it in a thread."""
 
     def __init__(self, agencies: Agencies, members: Members) -> None:
         self._agencies = agencies
         self._members = members
 
     def standing(self, person: str, *, today: date | None = None) -> Standing:
-        """Return where a person stands today (in Norway)."""
-        grants = self._members.grants(person, today or datetime.now(ZONE).date())
+        """Return where a person stands on a day: today, as the catalog counts days (UTC), unless given."""
+        grants = self._members.grants(person, today or datetime.now(UTC).date())
         agencies = {agency.orgnr: agency for agency in self._agencies.all() if agency.active}
         live = tuple(grant for grant in grants if not grant.agency or grant.agency in agencies)
         return Standing(person, groups_of(live), _desks_of(live, agencies.values()))
@@ -80,11 +76,11 @@ class Directory:
         """Make a person a member, from today and in the lab's own name, of each organisation that is an agency here."""
         known = {agency.orgnr for agency in self._agencies.all() if agency.active}
         for orgnr in sorted(known.intersection(organisations)):
-            self._members.add(SYSTEM, person=person, agency=orgnr, role=Role.MEMBER, starts=datetime.now(ZONE).date())
+            self._members.add(SYSTEM, person=person, agency=orgnr, role=Role.MEMBER, starts=datetime.now(UTC).date())
 
 
 def groups_of(grants: Iterable[Grant]) -> tuple[str, ...]:
-    """Return the Hub groups of these memberships: one for each role, and ``<orgnr>-<role>`` for each place it is held."""
+    """Return the Hub groups of these memberships: one for each role, and ``<orgnr>-<role>`` for each place."""
     found = {str(grant.role) for grant in grants}
     found |= {f"{grant.agency}-{grant.role}" for grant in grants if grant.agency}
     return tuple(sorted(found))

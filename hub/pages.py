@@ -51,7 +51,7 @@ def _translator(context: Context) -> Translator:
 
 
 class Pages(Extension):
-    """Puts ``_``, ``gettext``, ``ngettext``, ``{% trans %}``, ``language()`` and ``tr()`` (a Translator) into JupyterHub's templates."""
+    """Gives JupyterHub's templates ``_``, ``{% trans %}``, ``language()`` and ``tr()``, which is a Translator."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)

@@ -54,9 +54,12 @@ class PasswordFile:
         self._nobody = hashed(new_password())
 
     def check(self, login: str, password: str) -> bool:
-        """Say whether this is the login's password. An unknown login takes as long as a known one. Blocks for about 50 ms."""
+        """Say whether this is the login's password. An unknown login takes as long as a known one: about 50 ms."""
         kept = self._read().get(login)
         return matches(password, kept or self._nobody) and kept is not None
+
+    def has(self, login: str) -> bool:
+        return login in self._read()
 
     def add(self, passwords: Mapping[str, str]) -> None:
         """Keep these passwords beside those there are."""
@@ -71,7 +74,7 @@ class PasswordFile:
 
 
 class Throttle:
-    """After ``FREE_TRIES`` wrong passwords for a login, each further one doubles the wait, up to ``LONGEST_WAIT`` seconds.
+    """After ``FREE_TRIES`` wrong passwords for a login, each further one doubles the wait, up to ``LONGEST_WAIT``.
 
     Counted per login and not per address: whoever sits in a sandbox can claim any address.
     """

@@ -21,8 +21,8 @@ class Ports:
 def ports_of(settings: Settings) -> Ports:
     """Return the ports inside the Hub's container, or on this machine's loopback on the ``local`` engine.
 
-    In the container they are fixed, because sandboxes call http://hub:8000 and http://hub:8081; ``hub.port`` is what the
-    engine publishes. On the machine they follow ``hub.port``, so that two labs can live beside each other.
+    In the container they are fixed, because sandboxes call http://hub:8000 and http://hub:8081; ``hub.port`` is what
+    the engine publishes. On the machine they follow ``hub.port``, so that two labs can live beside each other.
     """
     if settings.engine.kind == "docker":
         return Ports("0.0.0.0", 8000, 8081, 8099, 10101)  # noqa: S104  (in its own network namespace)

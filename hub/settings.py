@@ -37,7 +37,6 @@ OTHER_VARIABLES = frozenset(
         "PROVEROM_AGENCY",
         "PROVEROM_URL",
         "PROVEROM_TOKEN",
-        "PROVEROM_AGENCY",
         "PROVEROM_RUNNER_URL",
         "PROVEROM_RUN_TOKEN",
         "PROVEROM_TEST_REQUIRE",
@@ -305,7 +304,7 @@ class Settings(BaseSettings):
 
     @property
     def ca_bundle(self) -> Path | None:
-        """The CA bundle that image builds are given; None if this machine needs none. Raise SettingsError if it is no file."""
+        """The CA bundle for image builds; None if this machine needs none. Raise SettingsError if it is no file."""
         named = self.engine.ca_bundle
         if named and not Path(named).expanduser().is_file():
             raise SettingsError(

@@ -1,0 +1,58 @@
+"""The dispatcher's process: the control loop over the catalog's queue and the lab's engine."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+
+from experiments.dispatcher import Dispatcher, DispatcherConfig
+from hub.deployment import Deployment
+from hub.engines import lab_engine
+from hub.settings import Settings
+from hub.wiring import open_lab_catalog
+from spawner_config.engines.base import Engine, EngineUnreachable
+from spawner_config.sandbox import Limits
+
+log = logging.getLogger("proverom.dispatcher")
+
+# As a sandbox reaches it, on each engine.
+RUNNER_URL = "http://hub:8000/services/catalog/runner/v1"
+RETRY_SECONDS = 2.0
+
+
+def run(settings: Settings) -> None:
+    """Dispatch until SIGTERM. Raise NotDeployed if the lab was never started."""
+    deployment = Deployment.load(settings.state)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    engine = _engine(settings, deployment, stop)
+    if engine is None:
+        return
+    catalog = open_lab_catalog(settings)
+    Dispatcher(catalog.queue, engine, config(settings, deployment)).run(stop)
+    catalog.close()
+
+
+def config(settings: Settings, deployment: Deployment) -> DispatcherConfig:
+    """Return what the dispatcher needs of the settings."""
+    runs = settings.runs
+    return DispatcherConfig(
+        lab=settings.lab.name,
+        image=deployment.sandbox_image,
+        runner_url=RUNNER_URL,
+        limits=Limits(memory=runs.memory, cpus=runs.cpus, pids=runs.pids),
+        total_runners=runs.concurrent,
+    )
+
+
+def _engine(settings: Settings, deployment: Deployment, stop: threading.Event) -> Engine | None:
+    """Return the engine as soon as it answers, None if the process is to end first."""
+    while not stop.is_set():
+        try:
+            return lab_engine(settings, deployment)
+        except EngineUnreachable as error:
+            log.warning("%s", error)
+            time.sleep(RETRY_SECONDS)
+    return None

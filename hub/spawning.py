@@ -1,0 +1,85 @@
+"""Sets up the desks: which engine makes them, how big they are, who may start one, and what their token can do."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from traitlets import Any as AnyTrait
+
+from catalog.access import Action
+from catalog.store import Catalog
+from hub.deployment import Deployment
+from hub.engines import lab_engine
+from hub.membership import Desk, Directory
+from hub.settings import Settings
+from hub.spawner import DeskSpawner, LocalDeskSpawner
+from spawner_config.engines.base import Engine
+from spawner_config.networks import HUB_PORTS
+from spawner_config.sandbox import Limits
+
+# For the person who is refused, in the lab's language.
+_REFUSED = {
+    "not_a_member": {
+        "nb": "Du har ingen pult hos «{slug}», for du er ikke medlem der. Be koordinatoren om å legge deg til.",
+        "nn": "Du har ingen pult hos «{slug}», for du er ikkje medlem der. Be koordinatoren om å leggje deg til.",
+        "en": "You have no desk at “{slug}”, because you are not a member there. Ask its coordinator to add you.",
+    },
+    "all_taken": {
+        "nb": "Alle de {most} pultene til «{slug}» er i bruk. Prøv igjen når noen har stoppet sin.",
+        "nn": "Alle dei {most} pultane til «{slug}» er i bruk. Prøv igjen når nokon har stoppa sin.",
+        "en": "All {most} desks of “{slug}” are in use. Try again when somebody has stopped theirs.",
+    },
+}
+
+# What a desk's token may do: say that it is used, let its owner in, and the catalog for its own agency alone.
+TOKEN_SCOPES = (
+    "users:activity!user",
+    "access:servers!server",
+    f"custom:catalog:{Action.READ}!server",
+    f"custom:catalog:{Action.SUBMIT}!server",
+)
+
+
+def configure_spawner(c: Any, settings: Settings, catalog: Catalog, directory: Directory) -> None:
+    """Write the spawner's part of the configuration. Raise EngineUnreachable, or NotDeployed if `up` has not been run."""
+    deployment = Deployment.load(settings.state)
+    engine = lab_engine(settings, deployment)
+    base = LocalDeskSpawner if deployment.engine == "local" else DeskSpawner
+    # traitlets copies what is in ``c``; an engine is one thing and stays one, so it is the class's own.
+    c.JupyterHub.spawner_class = type("LabDesk", (base,), {"engine": AnyTrait(engine)})
+    desk = c.LabDesk
+    desk.lab = settings.lab.name
+    desk.language = settings.lab.language
+    desk.image = deployment.sandbox_image
+    desk.limits = Limits(memory=settings.desk.memory, cpus=settings.desk.cpus, pids=settings.desk.pids)
+    desk.hub_url = f"http://hub:{HUB_PORTS[0]}"
+    desk.hub_connect_url = f"http://hub:{HUB_PORTS[1]}"
+    desk.server_token_scopes = list(TOKEN_SCOPES)
+    desk.start_timeout = 120
+    desk.http_timeout = 90
+    desk.poll_interval = 15
+
+    async def agency_of(slug: str) -> str | None:
+        agency = await asyncio.to_thread(catalog.agencies.by_slug, slug)
+        return agency.orgnr if agency is not None and agency.active else None
+
+    async def may_start(person: str, slug: str) -> str | None:
+        return await asyncio.to_thread(refusal, directory, engine, settings, person, slug)
+
+    desk.agency_of = agency_of
+    desk.may_start = may_start
+
+
+def refusal(directory: Directory, engine: Engine, settings: Settings, person: str, slug: str) -> str | None:
+    """Return why this person may not start this desk, in words, or None. Blocks. Raise EngineUnreachable."""
+    found = directory.standing(person).desk(slug)
+    if found is None:
+        return _REFUSED["not_a_member"][settings.lab.language].format(slug=slug)
+    if _running(engine, settings.lab.name, found) >= found.max_desks:
+        return _REFUSED["all_taken"][settings.lab.language].format(slug=slug, most=found.max_desks)
+    return None
+
+
+def _running(engine: Engine, lab: str, desk: Desk) -> int:
+    return sum(s.running and s.agency == desk.orgnr for s in engine.sandboxes(lab=lab, kind="desk"))
