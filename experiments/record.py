@@ -287,7 +287,9 @@ def _columns_and_rows(name: str, data: Any) -> tuple[list[Any], list[Sequence[An
 def _from_frame(frame: Any) -> tuple[list[Any], list[Sequence[Any]]]:
     if type(frame.index).__name__ != "RangeIndex":
         frame = frame.reset_index()
-    columns = [" / ".join(map(str, c)) if isinstance(c, tuple) else c for c in frame.columns]
+    columns = [
+        " / ".join(str(level) for level in c if level != "") if isinstance(c, tuple) else c for c in frame.columns
+    ]
     return columns, list(frame.itertuples(index=False, name=None))
 
 

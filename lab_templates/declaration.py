@@ -7,6 +7,7 @@ would accept.
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,8 +23,8 @@ from lab_templates.text import bad_name, clean_text, quote, valid_name
 MAX_BYTES = 256 * 1024
 NUMERIC = (ParameterType.NUMBER, ParameterType.INTEGER)
 
-_TEMPLATE_NAME = r"^[a-z0-9](?:[a-z0-9-]{0,58}[a-z0-9])?$"
-_VERSION = r"^(?:0|[1-9][0-9]{0,5})(?:\.(?:0|[1-9][0-9]{0,5})){2}$"
+_TEMPLATE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,58}[a-z0-9])?\Z")
+_VERSION = re.compile(r"(?:0|[1-9][0-9]{0,5})(?:\.(?:0|[1-9][0-9]{0,5})){2}\Z")
 
 
 def _clean(value: str) -> str:
@@ -39,8 +40,26 @@ def _plain(value: object) -> object:
     return value
 
 
-_Short = Annotated[str, AfterValidator(_clean), Field(min_length=1, max_length=200)]
-_Long = Annotated[str, AfterValidator(_clean), Field(min_length=1, max_length=2000)]
+def _filled(value: str) -> str:
+    if not (text := _clean(value)):
+        raise ValueError("it must not be empty")
+    return text
+
+
+def _template_name(value: str) -> str:
+    if not _TEMPLATE_NAME.match(value):
+        raise ValueError("it must be 1 to 60 of a-z, 0-9 and hyphens, without a hyphen first or last")
+    return value
+
+
+def _version(value: str) -> str:
+    if not _VERSION.match(value):
+        raise ValueError("it must be three numbers, for example 1.0.0")
+    return value
+
+
+_Short = Annotated[str, AfterValidator(_filled), Field(max_length=200)]
+_Long = Annotated[str, AfterValidator(_filled), Field(max_length=2000)]
 _Unit = Annotated[str, AfterValidator(_clean), Field(max_length=60)]
 
 
@@ -61,7 +80,7 @@ class _LongText(_Table):
 
 
 class _Choice(_Table):
-    value: Annotated[str, AfterValidator(_clean), Field(min_length=1, max_length=100)]
+    value: Annotated[str, AfterValidator(_filled), Field(max_length=100)]
     label: _ShortText
 
 
@@ -88,8 +107,8 @@ class _Metric(_Table):
 class Declaration(_Table):
     """A declaration whose form is right; ``specs`` and ``metric_specs`` give what it declares."""
 
-    name: Annotated[str, Field(pattern=_TEMPLATE_NAME)]
-    version: Annotated[str, Field(pattern=_VERSION)]
+    name: Annotated[str, AfterValidator(_template_name)]
+    version: Annotated[str, AfterValidator(_version)]
     language: Literal["nb", "nn", "en"]
     timeout_seconds: Annotated[int, Field(ge=1, le=86_400)]
     data_class: Literal["synthetic", "open", "anonymised"]
@@ -172,7 +191,8 @@ def _form_problems(error: ValidationError) -> Iterator[Problem]:
             yield Problem("unknown_key", place, message=f"template.toml: {place} is no known key. Take it out.")
         else:
             value = quote(fault["input"])
-            what = f"template.toml: {place}={value} does not fit. {fault['msg'].removeprefix('Value error, ')}."
+            reason = fault["msg"].removeprefix("Value error, ").replace("Input should", "it should")
+            what = f"template.toml: {place}={value} does not fit: {reason}."
             yield Problem("bad_declaration", place, value, message=what)
 
 
