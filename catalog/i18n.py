@@ -7,6 +7,7 @@ asked for, so there is no compile step to forget.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache
@@ -31,6 +32,15 @@ _LOCALES = {"nb": "nb_NO", "nn": "nn_NO", "en": "en_GB"}
 def N_(message: str) -> str:
     """Mark a message for extraction and return it unchanged; it is translated where it is shown."""
     return message
+
+
+def decimals(values: Iterable[float | None]) -> int:
+    """Return how many decimals numbers that belong together are shown with: three figures of the largest, none if all are whole."""
+    sizes = [abs(value) for value in values if value is not None and math.isfinite(value)]
+    largest = max(sizes, default=0.0)
+    if not largest or all(float(size).is_integer() for size in sizes):
+        return 0
+    return min(10, max(0, 2 - math.floor(math.log10(largest))))
 
 
 class Translator:
@@ -59,17 +69,17 @@ class Translator:
         if not math.isfinite(value):
             return "–"
         if isinstance(value, int) or float(value).is_integer():
-            return str(numbers.format_decimal(int(value), locale=self._locale))
+            return self._decimal(int(value), "#,##0")
         if value and abs(value) < 1e-6:
             return str(numbers.format_scientific(Decimal(f"{value:.3g}"), locale=self._locale))
         digits = Decimal(f"{value:.0f}") if abs(value) >= 100 else Decimal(f"{value:.3g}")
-        return str(numbers.format_decimal(digits, format="#,##0.##########", locale=self._locale))
+        return self._decimal(digits, "#,##0.##########")
 
     def fixed(self, value: float, digits: int) -> str:
         """Return a number with exactly ``digits`` decimals, for a column of its like."""
         if not math.isfinite(value):
             return "–"
-        return str(numbers.format_decimal(round(value, digits), format="#,##0" + "." * bool(digits) + "0" * digits, locale=self._locale))
+        return self._decimal(round(value, digits), "#,##0" + "." * bool(digits) + "0" * digits)
 
     def exact(self, value: float) -> str:
         """Return a number with all its digits: what was typed must be recognised."""

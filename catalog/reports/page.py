@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,13 @@ from nbconvert.exporters import HTMLExporter, TemplateExporter
 from nbformat import NotebookNode
 
 from catalog import wording
-from catalog.i18n import N_, Translator, translator
+from catalog.i18n import Translator, decimals, translator
 from catalog.reports.cleaning import clean_html, clean_markdown, image
+from catalog.reports.display import metric_rows, parameter_rows, provenance_rows
 from catalog.reports.notebook import image_bytes, readable
+from catalog.reports.pictures import pictures
 from catalog.reports.source import ReportSource
-from experiments.model import Metric, RunState, Scalar, Table
+from experiments.model import RunState, Scalar, Table
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_ROWS = 200
@@ -40,39 +40,17 @@ def _hash(text: str) -> str:
 
 
 @cache
-def policy() -> str:
-    """Return the Content-Security-Policy of a report: an opaque origin that runs one known script and connects to nothing.
-
-    Hashes instead of nonces, so that the page can be kept as it is.
-    """
+def _inner_policy() -> str:
+    """Return what the page also says itself, for when it is read as a file. Hashes instead of nonces: it can be kept as it is."""
     return (
-        f"sandbox allow-scripts; default-src 'none'; script-src {_hash(_own('height.js'))}; style-src {_hash(_own('report.css'))}; "
-        "img-src data:; font-src data:; connect-src 'none'; form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
+        f"default-src 'none'; script-src {_hash(_own('height.js'))}; style-src {_hash(_own('report.css'))}; "
+        "img-src data:; font-src data:; connect-src 'none'; form-action 'none'; base-uri 'none'"
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A line of a two-column list: a label, a value, and what the value means."""
-
-    label: str
-    value: str
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    address: Markup
-    alt: str
-    caption: str
-
-
-@dataclass(frozen=True, slots=True)
-class MetricRow:
-    label: str
-    value: str
-    interval: str
-    better: str
+def policy() -> str:
+    """Return the Content-Security-Policy of a report: an opaque origin that runs one known script and connects to nothing."""
+    return f"sandbox allow-scripts; {_inner_policy()}; frame-ancestors 'self'"
 
 
 class ReportExporter(HTMLExporter):  # type: ignore[misc]
@@ -124,7 +102,7 @@ def render_html(source: ReportSource, *, paper: bool = False) -> bytes:
     t = translator(source.language)
     view = _view(source, t)
     style, script = Markup(_own("report.css")), Markup("" if paper else _own("height.js"))  # noqa: S704 (our own files)
-    resources = {"report": view, "_": t, "style": style, "script": script}
+    resources = {"report": view, "_": t, "style": style, "script": script, "policy": _inner_policy()}
     notebook = readable(source.notebook)
     with _LOCK:  # an exporter keeps state from one page to the next
         page, _ = _exporter().from_notebook_node(notebook, resources)
@@ -146,42 +124,14 @@ def _view(source: ReportSource, t: Translator) -> dict[str, object]:
         "error": record.error if not ended_well else None,
         "notices": [wording.notice(t, word) for word in record.notices],
         "findings": record.findings,
-        "figures": list(_pictures(source)),
-        "metrics": [_metric(metric, source, t) for metric in record.metrics],
+        "figures": list(pictures(record.figures, source.figures)),
+        "metrics": metric_rows(record, template, t),
         "tables": [_table(table, t) for table in record.tables],
-        "parameters": _parameters(source, t),
+        "parameters": parameter_rows(record, template, t),
         "data_source": t.text(template.data_source) if template else "",
         "data_class": t(wording.DATA_CLASSES.get(template.data_class, template.data_class)) if template else "",
-        "provenance": _provenance(source, t),
+        "provenance": provenance_rows(record, t),
     }
-
-
-def _pictures(source: ReportSource) -> Iterator[Picture]:
-    for info in source.record.figures:
-        address = image(info.mime, source.figures.get(info.name, b""))
-        if address is not None:
-            yield Picture(address, info.alt or info.caption or info.name, info.caption)
-
-
-def metric_value(metric: Metric, t: Translator) -> str:
-    """Return a metric's value with its unit; in words where the notebook recorded no number."""
-    if metric.value is None:
-        return t(N_("infinitely large")) if metric.flag in ("inf", "-inf") else t(N_("could not be computed"))
-    return t.quantity(metric.value, metric.unit)
-
-
-def metric_interval(metric: Metric, t: Translator) -> str:
-    """Return a metric's interval in words, "" where it has none."""
-    if metric.ci_low is None or metric.ci_high is None:
-        return ""
-    return t(N_("from %(low)s to %(high)s"), low=t.number(metric.ci_low), high=t.number(metric.ci_high))
-
-
-def _metric(metric: Metric, source: ReportSource, t: Translator) -> MetricRow:
-    declared = next((m for m in source.template.metrics if m.name == metric.name), None) if source.template else None
-    label = t.text(declared.label) if declared else ""
-    better = {"higher": t(N_("Higher is better")), "lower": t(N_("Lower is better"))}.get(metric.better or "", "")
-    return MetricRow(label or metric.name, metric_value(metric, t), metric_interval(metric, t), better)
 
 
 def _table(table: Table, t: Translator) -> dict[str, object]:
@@ -199,48 +149,8 @@ def _decimals(values: list[Scalar]) -> int | None:
     shown = [value for value in values if value is not None]
     if not shown or any(isinstance(value, bool) or not isinstance(value, int | float) for value in shown):
         return None
-    sizes = [abs(float(value)) for value in shown if isinstance(value, int | float)]
-    if all(size.is_integer() for size in sizes):
-        return 0
-    largest = max((size for size in sizes if math.isfinite(size)), default=0.0)
-    return min(10, max(0, 2 - math.floor(math.log10(largest)))) if largest else 0
+    return decimals(float(value) for value in shown if isinstance(value, int | float))
 
 
 def _cell(value: Scalar, digits: int | None, t: Translator) -> str:
     return t.fixed(value, digits) if digits is not None and isinstance(value, int | float) else t.scalar(value)
-
-
-def _parameters(source: ReportSource, t: Translator) -> list[Row]:
-    rows = []
-    for name, value in source.record.parameters.items():
-        spec = source.template.parameter(name) if source.template else None
-        if spec is None:
-            rows.append(Row(name, t.scalar(value)))
-            continue
-        shown = t.text(spec.choice_labels[value]) if isinstance(value, str) and value in spec.choice_labels else t.scalar(value)
-        number = float(value) if isinstance(value, int | float) else None
-        rows.append(Row(t.text(spec.label) or name, f"{shown} {t.unit(spec.unit, number)}".strip(), t.text(spec.help)))
-    return rows
-
-
-def _provenance(source: ReportSource, t: Translator) -> list[Row]:
-    """Return where the result comes from, by the server's own record: a notebook has no say in it."""
-    record = source.record
-    rows = [
-        Row(t(N_("Run")), record.id),
-        Row(t(N_("Template")), f"{record.template} {record.version}"),
-        Row(t(N_("Template digest")), record.template_digest),
-        Row(t(N_("Sandbox image")), record.image_digest or "–"),
-        Row(t(N_("Engine")), record.engine or "–"),
-        Row(t(N_("Executed notebook (SHA-256)")), record.notebook_sha256 or "–"),
-        Row(t(N_("Requested by")), record.requested_by),
-        Row(t(N_("Requested")), t.moment(record.created_at)),
-        Row(t(N_("Attempt")), t(N_("%(attempt)s of %(most)s"), attempt=record.attempt, most=record.max_attempts)),
-    ]
-    if record.started_at:
-        rows.append(Row(t(N_("Started")), t.moment(record.started_at)))
-    if record.ended_at:
-        rows.append(Row(t(N_("Ended")), t.moment(record.ended_at)))
-    if record.seconds is not None:
-        rows.append(Row(t(N_("Took")), t.duration(record.seconds)))
-    return rows
