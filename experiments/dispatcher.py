@@ -48,7 +48,7 @@ class DispatcherConfig:
     silence_seconds: float = 30.0  # a runner that lives but says nothing after its lease has this long to speak up
     deadline_grace_seconds: float = 20.0  # the runner ends its run itself at the deadline; this is for those that don't
     cancel_grace_seconds: float = 10.0
-    start_attempts: int = 3  # in a row, before the run that waits longest is failed
+    start_attempts: int = 5  # in a row (15 s at least), before the run that waits longest is failed
     start_workers: int = 4
 
 
@@ -335,9 +335,7 @@ class Dispatcher:
             trouble = self._trouble.setdefault(agency, _Trouble())
             trouble.count += 1
             trouble.not_before = now + timedelta(seconds=min(2.0 ** (trouble.count - 1), 30.0))
-            enough = trouble.count >= self._config.start_attempts
-            if enough:
-                trouble.count = 0
+            enough = trouble.count % self._config.start_attempts == 0
         run = self._queue.oldest_queued(agency) if enough else None
         if run is not None:
             error = CellError(NO_CELL, "StartFailed", message[:4096])

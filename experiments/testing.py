@@ -1,4 +1,4 @@
-"""In-memory twins for tests: a clock, a run queue, an engine. They keep the promises of the real ones.
+"""In-memory twins for tests: a clock, an executor, a run queue, an engine. They keep the promises of the real ones.
 
 ``tests/contracts/queue_contract.py`` holds ``InMemoryRunQueue`` and the database's queue to the same promises.
 """
@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from ulid import ULID
 
@@ -43,6 +45,18 @@ class FakeClock:
         """Move the clock (back, if negative) and return the new time."""
         self._now += timedelta(seconds=seconds)
         return self._now
+
+
+class InlineExecutor(Executor):
+    """Does what it is given at once, in the caller's thread, so that a test knows when it is done."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
 
 
 @dataclass
