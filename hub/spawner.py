@@ -16,11 +16,11 @@ from tornado import web
 from traitlets import Any as AnyTrait
 from traitlets import Callable as CallableTrait
 from traitlets import Unicode, default
+from traitlets.config import Configurable
 
 from spawner_config import names
-from spawner_config.engines.base import Engine
 from spawner_config.engines.docker import container_arguments
-from spawner_config.engines.local import DESK_PORT, LocalEngine
+from spawner_config.engines.local import DESK_PORT
 from spawner_config.sandbox import HOME, MIB, Limits, SandboxSpec, sandbox_spec
 
 # What people read, by language.
@@ -71,8 +71,14 @@ class DeskRefused(web.HTTPError):
         self.jupyterhub_message = message
 
 
-class _Desk(Spawner):  # type: ignore[misc]
+class _Desk(Configurable):
     """What both kinds of desk have in common. ``hub.wiring`` sets the traits; none of them comes from a user."""
+
+    # What it finds in the Spawner that it is mixed into.
+    name: str
+    user: Any
+    image: str
+    get_env: Callable[[], dict[str, str]]
 
     lab = Unicode(help="The lab's name.").tag(config=True)
     language = Unicode("nb", help="The language of what people read while a desk starts: nb, nn or en.").tag(
@@ -84,15 +90,15 @@ class _Desk(Spawner):  # type: ignore[misc]
     limits = AnyTrait(Limits(memory=2048 * MIB, cpus=2.0, pids=512), help="A ``Limits``: how big each desk is.").tag(
         config=True
     )
-    agency_of: Callable[[str], Any] = CallableTrait(
+    agency_of = CallableTrait(
         lambda _slug: None,
         help="slug -> the agency's organisation number, None if there is no such agency. May be async.",
     ).tag(config=True)
-    may_start: Callable[[str, str], Any] = CallableTrait(
+    may_start = CallableTrait(
         lambda _person, _slug: "No rule says who may start a desk.",
-        help="(person, slug) -> None if that desk may be started, else the reason, in words for the person. May be async.",
+        help="(person, slug) -> None if that desk may be started, else why not, in words for people. May be async.",
     ).tag(config=True)
-    engine: Engine = AnyTrait(help="The ``Engine`` that desks run on.").tag(config=True)
+    engine = AnyTrait(help="The ``Engine`` that desks run on.").tag(config=True)
 
     _agency = ""
     _stage = "network"
@@ -206,11 +212,11 @@ class DeskSpawner(_Desk, DockerSpawner):  # type: ignore[misc]
         return await self.docker("create_container", **container_arguments(spec))
 
 
-class LocalDeskSpawner(_Desk):
-    """Desks on the local engine. Their keepers outlive the Hub; what is known about them is in the engine's own state."""
+class LocalDeskSpawner(_Desk, Spawner):  # type: ignore[misc]
+    """Desks on the local engine, a ``LocalEngine``. They outlive the Hub; the engine keeps their state."""
 
     image = Unicode("local", help="What the local environments are called in the records.").tag(config=True)
-    engine: LocalEngine = AnyTrait(help="The ``LocalEngine`` that desks run on.").tag(config=True)
+    engine = AnyTrait(help="The ``LocalEngine`` that desks run on.").tag(config=True)
 
     @default("ip")
     def _default_ip(self) -> str:

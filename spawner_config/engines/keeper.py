@@ -69,6 +69,9 @@ class RotatingLog:
         self._file.write(data[-self._limit :])
         self._size += min(len(data), self._limit)
 
+    def close(self) -> None:
+        self._file.close()
+
 
 def descendants(pid: int) -> list[int]:
     """Return a process and all below it. Orphans in a sandbox become children of its first process, so none is missed."""
@@ -156,8 +159,9 @@ class Keeper:
         os.dup2(os.open(os.devnull, os.O_RDWR), 1)
         watch = asyncio.create_task(self._watch(self._first))
         assert process.stdout is not None  # noqa: S101  (it was asked for)
-        while data := await process.stdout.read(65536):
-            log.write(data)
+        with contextlib.closing(log):
+            while data := await process.stdout.read(65536):
+                log.write(data)
         ended = await process.wait()
         watch.cancel()
         exit_code = 137 if self._out_of_memory else (ended if ended >= 0 else 128 - ended)
@@ -218,10 +222,11 @@ class Keeper:
         """End the sandbox if it holds more memory than it may."""
         limit = int(self._plan["memory"])
         while True:
-            if memory_of(descendants(first), limit) > limit:
+            held = memory_of(descendants(first), limit)
+            if held > limit:
                 self._out_of_memory = True
                 self._kill()
-            await asyncio.sleep(_WATCH_SECONDS)
+            await asyncio.sleep(max(_WATCH_SECONDS / 5, _WATCH_SECONDS * (1 - held / limit)))
 
     def _ask(self) -> None:
         with contextlib.suppress(OSError):

@@ -28,12 +28,13 @@ from spawner_config import names
 from spawner_config.engines import bubblewrap, keeper, relay, seccomp
 from spawner_config.engines.base import EngineError, EngineUnreachable, SandboxStatus
 from spawner_config.images.environments import environments_digest
-from spawner_config.sandbox import SandboxSpec
+from spawner_config.sandbox import MIB, SandboxSpec
 
 DESK_PORT = 8888  # where a desk listens inside its sandbox
 _START_SECONDS = 30.0
-# A process may map this much more than the sandbox may hold: interpreters reserve what they never touch.
-_MAPPED_PER_MEMORY = 4
+# A process may reserve this much more than the sandbox may hold: interpreters reserve what they never touch. The keeper ends
+# a sandbox that touches too much; this bounds what one process can take between two of its looks.
+_RESERVED_BYTES = 2 * 1024 * MIB
 
 
 class LocalEngine:
@@ -145,7 +146,7 @@ class LocalEngine:
             "limits": {
                 # bubblewrap's first process and the relay with its thread of control are in the count too
                 "RLIMIT_NPROC": limits.pids + 8,
-                "RLIMIT_DATA": limits.memory * _MAPPED_PER_MEMORY,
+                "RLIMIT_DATA": 2 * limits.memory + _RESERVED_BYTES,
                 "RLIMIT_NOFILE": 4096,
                 "RLIMIT_CORE": 0,
             },
