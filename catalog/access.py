@@ -102,10 +102,10 @@ def token_power(scopes: Iterable[str]) -> TokenPower:
     for text in scopes:
         if not text.startswith(_SCOPE):
             continue
-        word, _, narrowed = text[len(_SCOPE) :].partition("!")
+        word, narrows, narrowed = text[len(_SCOPE) :].partition("!")
         if word not in _ACTIONS:
             continue
-        if narrowed:
+        if narrows:
             kind, _, server = narrowed.partition("=")
             _, _, slug = server.partition("/")
             if kind != "server" or not slug:

@@ -16,7 +16,7 @@ from catalog.access import NotFound, Viewer, require_admin, visible_agencies
 from catalog.store import fields
 from catalog.store.database import Database
 from catalog.store.events import log_by
-from catalog.store.fields import Problems
+from catalog.store.fields import Problems, storable
 from catalog.store.records import AgencyRecord
 from catalog.tables import Agency, RunRow
 from experiments.model import Reason, RunState
@@ -42,7 +42,7 @@ def agency_record(row: Agency) -> AgencyRecord:
 
 def find_agency(session: Session, orgnr_or_slug: str) -> Agency | None:
     """Return the agency of this organisation number or short name, unchecked; None if there is none."""
-    wanted = orgnr_or_slug.replace(" ", "")
+    wanted = storable(orgnr_or_slug).replace(" ", "")
     column = Agency.orgnr if wanted.isascii() and wanted.isdigit() and len(wanted) == 9 else Agency.slug
     return session.scalars(select(Agency).where(col(column) == wanted)).one_or_none()
 
@@ -72,7 +72,7 @@ class Agencies:
     def by_slug(self, slug: str) -> AgencyRecord | None:
         """Return the agency of this short name, active or not. Unchecked: for the Hub."""
         with self._database.read() as session:
-            row = session.scalars(select(Agency).where(col(Agency.slug) == slug)).one_or_none()
+            row = session.scalars(select(Agency).where(col(Agency.slug) == storable(slug))).one_or_none()
             return None if row is None else agency_record(row)
 
     def all(self) -> tuple[AgencyRecord, ...]:

@@ -11,6 +11,7 @@ from sqlmodel import col
 
 from catalog.access import Action, Viewer, agencies_for, is_admin, visible_events
 from catalog.store.database import Database
+from catalog.store.fields import storable
 from catalog.store.ids import new_id
 from catalog.store.paging import check_limit, cursor_after, cut, read_cursor
 from catalog.store.records import EventRecord, Page
@@ -33,11 +34,11 @@ def log(
         Event(
             id=new_id(),
             at=at,
-            person=person,
+            person=storable(person, 255),
             action=action,
             orgnr=agency or None,
-            subject=subject,
-            source=source,
+            subject=storable(subject, 255),
+            source=storable(source, 60),
             detail=dict(detail) if detail else None,
         )
     )
@@ -99,9 +100,9 @@ class Events:
             return Page(())
         query = select(Event).where(visible_events(viewer))
         if agency is not None:
-            query = query.where(col(Event.orgnr) == agency)
+            query = query.where(col(Event.orgnr) == storable(agency))
         if subject is not None:
-            query = query.where(col(Event.subject) == subject)
+            query = query.where(col(Event.subject) == storable(subject))
         if after is not None:
             query = query.where(col(Event.id) < after)
         with self._database.read() as session:

@@ -38,6 +38,12 @@ class Problems:
             raise InvalidInput(tuple(self._found))
 
 
+def storable(text: str, longest: int | None = None) -> str:
+    """Return text that every database takes: no NUL and no half characters, at most ``longest`` characters."""
+    whole = text if longest is None else text[:longest]
+    return whole.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
 def one_problem(code: str, field: str, value: object, message: str, limit: str = "") -> InvalidInput:
     """Return the error for an input with one thing wrong."""
     return InvalidInput((Problem(code, field, quote(value), limit, message),))

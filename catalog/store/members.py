@@ -27,7 +27,7 @@ from catalog.store import fields
 from catalog.store.agencies import find_agency
 from catalog.store.database import Database
 from catalog.store.events import log_by
-from catalog.store.fields import Problems, one_problem
+from catalog.store.fields import Problems, one_problem, storable
 from catalog.store.ids import new_id
 from catalog.store.records import MemberRecord
 from catalog.tables import Agency, Membership
@@ -141,7 +141,9 @@ class Members:
         problems = Problems()
         last_day = fields.day(problems, "on", on)
         with self._database.write() as session:
-            seen = select(Membership).where(col(Membership.id) == id, visible_members(viewer)).with_for_update()
+            seen = (
+                select(Membership).where(col(Membership.id) == storable(id), visible_members(viewer)).with_for_update()
+            )
             member = session.scalars(seen).one_or_none()
             if member is None:
                 raise NotFound("There is no such membership that you may see.")
@@ -184,7 +186,7 @@ def _grants(session: Session, person: str, today: date) -> tuple[Grant, ...]:
     query = (
         select(Membership)
         .outerjoin(Agency, col(Agency.orgnr) == col(Membership.orgnr))
-        .where(col(Membership.person) == person, _current(today))
+        .where(col(Membership.person) == storable(person), _current(today))
         .where(or_(col(Membership.orgnr) == "", col(Agency.active)))
         .order_by(col(Membership.orgnr), col(Membership.role))
     )

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from sqlmodel import col
 
 from catalog.store.agencies import agency_record
+from catalog.store.fields import storable
 from catalog.store.ids import new_id
 from catalog.store.records import FigureInfo, RunRecord
 from catalog.store.search import add_words
@@ -239,12 +240,6 @@ def add_results(session: Session, run: str, result: RunResult, figures: Mapping[
             session.execute(insert(table), values)
     if result.findings:
         add_words(session, run, result.findings)
-
-
-def storable(text: str, longest: int | None = None) -> str:
-    """Return text that every database takes: no NUL, no half characters, at most ``longest`` characters."""
-    whole = text if longest is None else text[:longest]
-    return whole.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _by_name(things: Iterable[Any]) -> list[Any]:

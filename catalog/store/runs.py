@@ -18,7 +18,7 @@ from catalog.store.agencies import find_agency
 from catalog.store.database import Database, changed
 from catalog.store.events import log_by
 from catalog.store.experiments import agency_to_work_in, search_words
-from catalog.store.fields import Problems, one_problem
+from catalog.store.fields import Problems, one_problem, storable
 from catalog.store.ids import is_id
 from catalog.store.limits import RunLimits
 from catalog.store.paging import check_limit, cursor_after, cut, read_cursor
@@ -178,7 +178,7 @@ class Runs:
         """Return a figure and its bytes. Raise NotFound, BlobDamaged."""
         with self._database.read() as session:
             self._load(session, viewer, id)
-            this = select(FigureRow).where(col(FigureRow.run) == id, col(FigureRow.name) == name.replace("\x00", ""))
+            this = select(FigureRow).where(col(FigureRow.run) == id, col(FigureRow.name) == storable(name))
             row = session.scalars(this).one_or_none()
         if row is None:
             raise NotFound(f"Run {id} has no figure {quote(name)}.")
@@ -231,13 +231,14 @@ def _where(session: Session, dialect: str, filter: RunFilter) -> list[ColumnElem
             return None
         where.append(col(RunRow.orgnr) == agency.orgnr)
     if filter.template is not None:
-        where.append(col(RunRow.template) == filter.template)
+        where.append(col(RunRow.template) == storable(filter.template))
     if filter.state is not None:
         where.append(col(RunRow.state) == filter.state.value)
     if filter.experiment is not None:
-        where.append(col(RunRow.experiment) == filter.experiment)
-    words = search.words(search_words(filter.q))
-    if filter.q is not None and filter.q.strip() and not words:
+        where.append(col(RunRow.experiment) == storable(filter.experiment))
+    typed = search_words(filter.q)
+    words = search.words(typed)
+    if typed and not words:
         return None  # only signs, such as "%": no run has them as a word
     return where + _having(session, dialect, words)
 

@@ -80,18 +80,8 @@ def has_words(dialect: str, wanted: Iterable[str], run: Mapped[str]) -> ColumnEl
     """Return the condition that ``run``'s document holds a word that begins with each of ``wanted`` (folded words)."""
     if dialect == "sqlite":
         match = " ".join(f'"{word}"*' for word in wanted)
-        found = select(col(RunText.run)).where(
-            col(RunText.number).in_(
-                text("SELECT rowid FROM run_words WHERE run_words MATCH :words")
-                .bindparams(bindparam("words", match, unique=True))
-                .columns()
-            )
-        )
+        has = "run_text.number IN (SELECT rowid FROM run_words WHERE run_words MATCH :words)"
     else:
         match = " & ".join(f"{word}:*" for word in wanted)
-        found = select(col(RunText.run)).where(
-            text("to_tsvector('simple'::regconfig, words) @@ to_tsquery('simple'::regconfig, :words)").bindparams(
-                bindparam("words", match, unique=True)
-            )
-        )
-    return run.in_(found)
+        has = "to_tsvector('simple'::regconfig, run_text.words) @@ to_tsquery('simple'::regconfig, :words)"
+    return run.in_(select(col(RunText.run)).where(text(has).bindparams(bindparam("words", match, unique=True))))

@@ -11,7 +11,7 @@ from sqlmodel import col
 
 from catalog.access import Viewer
 from catalog.store.experiments import agency_to_work_in, find_experiment
-from catalog.store.fields import Problems
+from catalog.store.fields import Problems, storable
 from catalog.store.limits import RunLimits
 from catalog.store.records import Submission
 from catalog.store.templates import find_version, newest_published, version_of
@@ -125,7 +125,7 @@ def _version(session: Session, problems: Problems, submission: Submission) -> Te
         return None
     row = newest_published(session, name) if wanted is None else find_version(session, name, wanted)
     if row is None:
-        known = select(col(TemplateVersionRow.id)).where(col(TemplateVersionRow.name) == name).limit(1)
+        known = select(col(TemplateVersionRow.id)).where(col(TemplateVersionRow.name) == storable(name)).limit(1)
         if wanted is None and session.scalar(known) is not None:
             _not_published(problems, name, None)
         else:

@@ -15,7 +15,7 @@ from sqlmodel import col
 from catalog.access import Action, Forbidden, NotFound, Viewer, require_anywhere, visible_templates
 from catalog.store.database import Database, changed
 from catalog.store.events import log_by
-from catalog.store.fields import one_problem
+from catalog.store.fields import one_problem, storable
 from catalog.store.ids import new_id
 from catalog.store.records import TemplateRecord
 from catalog.tables import TemplateVersionRow
@@ -31,13 +31,18 @@ _reread = lru_cache(maxsize=128)(checks.reread)
 
 def version_of(row: TemplateVersionRow) -> TemplateVersion:
     """Return the stored version. Raise InvalidInput (digest_differs) if one byte is another than was published."""
-    return _reread(row.notebook, row.declaration, row.readme, row.digest)
+    return _reread(_bytes(row.notebook), _bytes(row.declaration), row.readme, row.digest)
+
+
+def _bytes(value: bytes | str) -> bytes:
+    """Return a column's bytes; SQLite gives text back where somebody wrote text into it by hand."""
+    return value.encode() if isinstance(value, str) else value
 
 
 def find_version(session: Session, name: str, version: str) -> TemplateVersionRow | None:
     """Return a version's row, whatever its state, unchecked; None if there is none."""
     query = select(TemplateVersionRow).where(
-        col(TemplateVersionRow.name) == name, col(TemplateVersionRow.version) == version
+        col(TemplateVersionRow.name) == storable(name), col(TemplateVersionRow.version) == storable(version)
     )
     return session.scalars(query).one_or_none()
 
@@ -45,7 +50,7 @@ def find_version(session: Session, name: str, version: str) -> TemplateVersionRo
 def newest_published(session: Session, name: str) -> TemplateVersionRow | None:
     """Return the row of the highest published version, None if nothing of that name is published."""
     published = select(col(TemplateVersionRow.version)).where(
-        col(TemplateVersionRow.name) == name, col(TemplateVersionRow.state) == TemplateState.PUBLISHED.value
+        col(TemplateVersionRow.name) == storable(name), col(TemplateVersionRow.state) == TemplateState.PUBLISHED.value
     )
     versions = session.scalars(published).all()
     return find_version(session, name, max(versions, key=_order)) if versions else None
@@ -90,7 +95,9 @@ class Templates:
 
     def versions(self, viewer: Viewer, name: str) -> tuple[TemplateRecord, ...]:
         """Return every version that the viewer may see, newest first. Raise NotFound if there is none."""
-        query = select(TemplateVersionRow).where(visible_templates(viewer), col(TemplateVersionRow.name) == name)
+        query = select(TemplateVersionRow).where(
+            visible_templates(viewer), col(TemplateVersionRow.name) == storable(name)
+        )
         with self._database.read() as session:
             rows = sorted(session.scalars(query), key=lambda row: _order(row.version), reverse=True)
         if not rows:
@@ -192,8 +199,10 @@ class Templates:
         if version is None:
             row = newest_published(session, name)
         else:
-            query = select(TemplateVersionRow).where(visible_templates(viewer), col(TemplateVersionRow.name) == name)
-            row = session.scalars(query.where(col(TemplateVersionRow.version) == version)).one_or_none()
+            query = select(TemplateVersionRow).where(
+                visible_templates(viewer), col(TemplateVersionRow.name) == storable(name)
+            )
+            row = session.scalars(query.where(col(TemplateVersionRow.version) == storable(version))).one_or_none()
         if row is None:
             raise _no_template(name, version)
         return row
