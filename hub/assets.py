@@ -45,7 +45,7 @@ def fetch_assets(state: Path) -> bool:
 
 
 def npm_command() -> tuple[str, ...] | None:
-    """Return the npm of this machine, or the one that comes with the project's requirements; None if there is neither."""
+    """Return the npm of this machine, or the one that the set-up installed; None if there is neither."""
     beside = Path(sysconfig.get_path("scripts")) / "npm"
     found = shutil.which("npm") or (str(beside) if beside.is_file() else None)
     return (found,) if found else None
@@ -62,7 +62,7 @@ def _npm(folder: Path) -> None:
     if done.returncode:
         said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-8:])
         raise AssetsUnavailable(
-            f"The pages' styles could not be fetched from the npm registry:\n{said}\nStart again when it can be reached."
+            f"The pages' styles could not be fetched from the npm registry:\n{said}\nStart again when it answers."
         )
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import httpx
 
@@ -260,7 +260,7 @@ def _prepare_logins(settings: Settings) -> tuple[dict[str, str], bool]:
     return {login: logins[login]["password"] for login in LOGINS}, changed
 
 
-def read_logins(state: Path) -> dict[str, dict[str, dict[str, str]]]:
+def read_logins(state: Path) -> dict[str, Any]:
     """Return what ``logins.json`` holds, {} if there is none or it is damaged."""
     try:
         data = json.loads((state / "logins.json").read_text(encoding="utf-8"))

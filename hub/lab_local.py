@@ -28,8 +28,8 @@ from spawner_config.images.environments import build_local_environments
 from spawner_config.images.site import site_of_this_machine
 
 NOTICE = (
-    "No Docker Engine answers, so this lab runs on the local engine: for trying out, on this machine's loopback only. "
-    "Sandboxes are made with bubblewrap; their limits on memory and CPU are softer than a Docker Engine's."
+    "This lab runs on the local engine, which is for trying out: on this machine's loopback only, with bubblewrap "
+    "sandboxes whose limits on memory and CPU are softer than a Docker Engine's."
 )
 STOP_SECONDS = 20.0
 

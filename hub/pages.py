@@ -55,7 +55,6 @@ class Pages(Extension):
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        environment.add_extension("jinja2.ext.i18n")
         cast(Any, environment).install_gettext_callables(_gettext, _ngettext, newstyle=True)
         environment.globals["_"] = environment.globals["gettext"]
         environment.globals["language"] = language
@@ -64,4 +63,4 @@ class Pages(Extension):
 
 def environment_options() -> Mapping[str, Any]:
     """Return what JupyterHub is to make its Jinja environments with."""
-    return {"extensions": ["hub.pages.Pages"]}
+    return {"extensions": ["jinja2.ext.i18n", "hub.pages.Pages"]}

@@ -131,7 +131,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"Give one of {', '.join(PROCESSES)}.", file=sys.stderr)
         return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for chatty in ("httpx", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     if arguments[0] != "front":
         end_with_parent()
         # Ctrl-C in a terminal goes to the Hub, which then ends these.

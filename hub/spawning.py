@@ -42,7 +42,7 @@ TOKEN_SCOPES = (
 
 
 def configure_spawner(c: Any, settings: Settings, catalog: Catalog, directory: Directory) -> None:
-    """Write the spawner's part of the configuration. Raise EngineUnreachable, or NotDeployed if `up` has not been run."""
+    """Write the spawner's part of the configuration. Raise EngineUnreachable, or NotDeployed before any `up`."""
     deployment = Deployment.load(settings.state)
     engine = lab_engine(settings, deployment)
     base = LocalDeskSpawner if deployment.engine == "local" else DeskSpawner

@@ -84,7 +84,7 @@ def _hub(c: Any, settings: Settings, keys: Keys, ports: Ports) -> None:
     c.JupyterHub.authenticate_prometheus = True
     c.JupyterHub.tornado_settings = {
         "headers": {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin"},
-        "slow_spawn_timeout": 0,  # the page with the spawn's progress, at once
+        "slow_spawn_timeout": 1,  # a refusal is answered at once; a start goes on to the page with its progress
     }
 
 

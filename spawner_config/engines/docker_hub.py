@@ -11,7 +11,7 @@ from typing import Any
 
 import docker
 from docker.errors import APIError, DockerException, NotFound
-from docker.types import LogConfig, Mount, NetworkingConfig
+from docker.types import LogConfig, Mount
 
 from spawner_config import names
 from spawner_config.engines.base import EngineError, EngineUnreachable
@@ -104,7 +104,7 @@ class HubContainer:
             text = str(getattr(problem, "explanation", None) or problem)
             if "address already in use" in text or "port is already allocated" in text:
                 raise EngineError(
-                    f"hub.port={spec.port} on {spec.address} is taken by another program. End that, or choose another port."
+                    f"hub.port={spec.port} on {spec.address} is taken by another program. End that, or choose another."
                 ) from problem
             raise EngineError(f"The Docker Engine could not start the Hub: {text}") from problem
         return True
@@ -195,6 +195,8 @@ class HubContainer:
             log_config=LogConfig(type="json-file", config={"max-size": str(10 * _MIB), "max-file": "3"}),
             network_mode=edge,
         )
+        # docker-py's own type stubs describe another argument than it takes.
+        networking: Any = api.create_networking_config({edge: api.create_endpoint_config(aliases=[HUB_ALIAS])})  # type: ignore[arg-type]
         api.create_container(
             image=spec.image,
             name=self._name,
@@ -206,7 +208,7 @@ class HubContainer:
             working_dir=STATE,
             ports=[inside],
             host_config=host,
-            networking_config=NetworkingConfig({edge: api.create_endpoint_config(aliases=[HUB_ALIAS])}),
+            networking_config=networking,
         )
 
 
