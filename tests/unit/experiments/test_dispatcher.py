@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -11,6 +12,7 @@ from experiments.dispatcher import Dispatcher, DispatcherConfig
 from experiments.model import NO_CELL, Assignment, Progress, Reason, Run, RunResult, RunState
 from experiments.queue import TokenRefused
 from experiments.testing import FakeClock, InlineExecutor, InMemoryEngine, InMemoryRunQueue
+from spawner_config.engines.base import SandboxStatus
 from spawner_config.sandbox import Limits
 from tests.contracts.queue_contract import DONE, NAV, SKATT, VERSION, request
 
@@ -400,6 +402,48 @@ def test_two_dispatchers_lose_and_double_nothing(lab: Lab) -> None:
         lab.step(1)
         other.step(lab.clock())
     assert {(run.state, run.attempt) for run in map(lab.queue.get, [r.id for r in runs])} == {(RunState.SUCCEEDED, 1)}
+    assert lab.engine.names() == set()
+
+
+class Listing(InMemoryEngine):
+    """Lets something happen right after the engine has said what lives."""
+
+    then: Callable[[], object] | None = None
+
+    def sandboxes(self, *, lab: str, kind: str | None = None) -> Sequence[SandboxStatus]:
+        found = super().sandboxes(lab=lab, kind=kind)
+        then, self.then = self.then, None
+        if then:
+            then()
+        return found
+
+
+@pytest.fixture
+def listing(lab: Lab) -> Listing:
+    lab.engine = Listing(clock=lab.clock)
+    lab.dispatcher = lab.another()
+    return lab.engine
+
+
+def test_a_runner_that_came_to_life_during_the_look_is_not_taken_for_dead(lab: Lab, listing: Listing) -> None:
+    other = lab.another()
+    run = lab.submit()
+
+    def meanwhile() -> None:
+        other.step(lab.clock())
+        lab.claim()
+
+    listing.then = meanwhile
+    lab.step()
+    assert (lab.queue.get(run.id).state, lab.queue.get(run.id).attempt) == (RunState.RUNNING, 1)
+    assert len(lab.alive()) == 1
+
+
+def test_a_run_that_finished_during_the_look_is_not_taken_for_lost(lab: Lab, listing: Listing) -> None:
+    run, sandbox, assignment = start_one(lab)
+    listing.then = lambda: lab.finish(sandbox, assignment)
+    lab.step(5)
+    assert lab.queue.get(run.id).state is RunState.SUCCEEDED
     assert lab.engine.names() == set()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -26,6 +28,10 @@ CONFIG = DispatcherConfig(
 REFUSALS = (TokenRefused, NotYourRun, LeaseLost)
 
 
+# A run that was due already is ended at the next pass; a lost one would wait for its deadline for longer.
+GRACE = timedelta(seconds=3)
+
+
 class Killed(BaseException):
     """The dispatcher's process ends here."""
 
@@ -42,6 +48,25 @@ class RecordingQueue(InMemoryRunQueue):
         return super()._end(kept, result, now)
 
 
+class Door:
+    """Stands before a queue or an engine, and lets something happen before the n-th call through any door."""
+
+    def __init__(self, behind: Any, before_call: Callable[[], None]) -> None:
+        self._behind = behind
+        self._before_call = before_call
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._behind, name)
+        if not callable(found):
+            return found
+
+        def call(*args: Any, **options: Any) -> Any:
+            self._before_call()
+            return found(*args, **options)
+
+        return call
+
+
 class Interleavings(RuleBasedStateMachine):
     """Two dispatchers, runners that work, die, go silent or answer late, people who cancel, an engine that stumbles."""
 
@@ -52,6 +77,7 @@ class Interleavings(RuleBasedStateMachine):
         self.queue.add_agency(NAV, "nav", max_concurrent=2)
         self.queue.add_agency(SKATT, "skatteetaten", max_concurrent=2, weight=2)
         self.engine = InMemoryEngine(clock=self.clock)
+        self.calls_left, self.meanwhile = 0, lambda: None
         self.dispatchers = [self.dispatcher(), self.dispatcher()]
         self.submitted: list[str] = []
         self.acknowledged: dict[str, RunState] = {}  # what a runner was told is recorded
@@ -59,7 +85,13 @@ class Interleavings(RuleBasedStateMachine):
         self.work: dict[str, Assignment] = {}  # sandbox -> what it was given; kept after its death, for late answers
 
     def dispatcher(self) -> Dispatcher:
-        return Dispatcher(self.queue, self.engine, CONFIG, executor=InlineExecutor())
+        queue, engine = Door(self.queue, self.before_call), Door(self.engine, self.before_call)
+        return Dispatcher(queue, engine, CONFIG, executor=InlineExecutor())  # type: ignore[arg-type]
+
+    def before_call(self) -> None:
+        self.calls_left -= 1
+        if self.calls_left == 0:
+            self.meanwhile()
 
     def alive(self) -> list[str]:
         for name in self.engine.names():
@@ -78,6 +110,38 @@ class Interleavings(RuleBasedStateMachine):
     @rule(which=st.integers(0, 1))
     def step(self, which: int) -> None:
         self.dispatchers[which].step(self.clock())
+
+    @rule(
+        which=st.integers(0, 1),
+        call=st.integers(1, 15),
+        what=st.sampled_from(
+            ["all claim", "all finish", "all die", "all vanish", "engine away", "other steps and all claim", "cancel"]
+        ),
+    )
+    def step_while(self, which: int, call: int, what: str) -> None:
+        """Something happens in the middle of a pass."""
+
+        def happens() -> None:
+            if what == "other steps and all claim":
+                self.dispatchers[1 - which].step(self.clock())
+            elif what == "engine away":
+                self.engine.unreachable = True
+            elif what == "cancel":
+                for run in self.submitted:
+                    self.queue.cancel(run)
+            for sandbox in self.alive():
+                if what.endswith("all claim"):
+                    self.try_claim(sandbox)
+                elif what == "all finish":
+                    self._obey(sandbox)
+                elif what == "all die":
+                    self.engine.kill(sandbox)
+                elif what == "all vanish":
+                    self.engine.lose(sandbox)
+
+        self.calls_left, self.meanwhile = call, happens
+        self.dispatchers[which].step(self.clock())
+        self.calls_left = 0
 
     @rule(which=st.integers(0, 1))
     def restart(self, which: int) -> None:
@@ -104,7 +168,9 @@ class Interleavings(RuleBasedStateMachine):
     @rule(data=st.data())
     @precondition(lambda self: self.alive())
     def claim(self, data: st.DataObject) -> None:
-        sandbox = data.draw(st.sampled_from(self.alive()))
+        self.try_claim(data.draw(st.sampled_from(self.alive())))
+
+    def try_claim(self, sandbox: str) -> None:
         try:
             assignment = self.queue.claim(self.token(sandbox), self.clock())
         except TokenRefused:
@@ -182,14 +248,17 @@ class Interleavings(RuleBasedStateMachine):
         if not hasattr(self, "queue"):
             return
         self.engine.unreachable, self.engine.start_error = False, None
+        well_since = self.clock()
         for _ in range(400):
             self.clock.advance(1)
             for dispatcher in self.dispatchers:
                 dispatcher.step(self.clock())
             for sandbox in self.alive():
                 self._obey(sandbox)
-        states = {run: self.queue.get(run).state for run in self.submitted}
-        assert all(state.ended for state in states.values()), states
+        runs = [self.queue.get(run) for run in self.submitted]
+        assert all(run.state.ended for run in runs), runs
+        # Whoever was lost was noticed: no run was left to its deadline after all was well.
+        assert not [run for run in runs if run.state is RunState.TIMED_OUT and run.ended_at > well_since + GRACE]
         assert self.queue.runners() == []
         assert self.engine.names() == set()
         self.recorded_once()
@@ -200,7 +269,8 @@ class Interleavings(RuleBasedStateMachine):
         try:
             task = self.queue.claim(self.token(sandbox), self.clock())
             if task is not None:
-                self.queue.finish(self.token(sandbox), task.run, task.attempt, DONE, self.clock())
+                run = self.queue.finish(self.token(sandbox), task.run, task.attempt, DONE, self.clock())
+                self.acknowledged.setdefault(task.run, run.state)
                 self.engine.kill(sandbox, exit_code=0)
         except REFUSALS:
             self.engine.kill(sandbox, exit_code=0)
@@ -208,5 +278,5 @@ class Interleavings(RuleBasedStateMachine):
 
 TestInterleavings = Interleavings.TestCase
 TestInterleavings.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
