@@ -59,6 +59,7 @@ class Members:
         ``confined_to`` is the short name of the agency that a desk's token belongs to. One that is unknown leaves the
         viewer nothing at all.
         """
+        name = storable(name, 255)
         with self._database.read() as session:
             grants = _grants(session, name, self._clock().date())
             if confined_to is None:
