@@ -35,7 +35,7 @@ class ApiError(Exception):
 
 
 class Client:
-    """``transport`` and ``pause`` are for tests: what carries the calls, and a factor on the waits between two tries."""
+    """``transport`` and ``pause`` are for tests: what carries the calls, and a factor on the waits between tries."""
 
     def __init__(
         self, connection: Connection, *, transport: httpx.BaseTransport | None = None, pause: float = 1.0

@@ -93,6 +93,7 @@ class MeOut(BaseModel):
                     ends=g.ends,
                 )
                 for g in viewer.grants
+                if viewer.confined_to in (None, g.agency)
             ],
         )
 

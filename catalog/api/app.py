@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI, Request
 from starlette.applications import Starlette
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp
 
@@ -79,12 +79,14 @@ def create_api(
         *(Route(f"{base}/{name}", beside_app) for name in ("health", "metrics", "oauth_callback", "logout")),
     ]
     if web is not None:
-        routes.append(Mount(base, web))
-    return Starlette(
+        routes += [Route(base, lambda _: RedirectResponse(f"{base}/", 308)), Mount(base, web)]
+    app = Starlette(
         routes=routes,
         exception_handlers={404: _nothing_here, 405: _nothing_here},
         lifespan=_lifespan_of(web),
     )
+    app.router.redirect_slashes = False  # its redirects would name the address that the proxy calls us by
+    return app
 
 
 def _part(title: str, *, openapi_url: str | None) -> FastAPI:
@@ -96,7 +98,7 @@ def _part(title: str, *, openapi_url: str | None) -> FastAPI:
         openapi_tags=_TAGS,
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
-        redirect_slashes=False,  # a redirect would name the address that the proxy calls us by
+        redirect_slashes=False,
     )
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import time
-import uuid
 from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from catalog.api.problems import Refusal, problem
-
-log = logging.getLogger("proverom.api")
+from catalog.api.problems import Refusal, problem, unforeseen
 
 _DEFAULT_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -54,16 +51,17 @@ class Guard:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        started = False
+        started = ended = False
 
         async def sending(message: Message) -> None:
-            nonlocal started
+            nonlocal started, ended
             if message["type"] == "http.response.start":
                 started = True
                 headers = MutableHeaders(scope=message)
                 for name, value in _DEFAULT_HEADERS.items():
                     headers.setdefault(name, value)
                 self._count(scope, message["status"], time.perf_counter() - began)
+            ended = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 
         try:
@@ -76,13 +74,11 @@ class Guard:
                 error.status_code, error.word, error.detail, errors=error.errors, headers={"Connection": "close"}
             )
             await answer(scope, receive, sending)
-        except Exception:
-            reference = uuid.uuid4().hex[:12]
-            log.exception("%s %s failed, reference %s", scope["method"], scope["path"], reference)
-            if started:
-                raise
-            detail = f"Something went wrong in the lab. Try again, or tell the lab's people the reference {reference}."
-            await problem(500, "internal-error", detail, reference=reference)(scope, receive, sending)
+        except Exception as error:
+            if started and not ended:
+                raise  # a stream broke: the server cuts the connection, so that nobody takes it for whole
+            if not ended:  # else the app has answered already, and its error handling raised it again
+                await unforeseen(Request(scope), error)(scope, receive, sending)
 
     def _refuse_at_once(self, scope: Scope) -> None:
         if "\x00" in scope["path"]:

@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import http
+import logging
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,12 +17,15 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import compile_path
 
 from catalog.access import Forbidden, NotFound
 from catalog.identity import IdentityUnavailable
 from catalog.store import Unavailable
 from experiments.queue import LeaseLost, NotYourRun, TokenRefused
 from lab_templates.model import InvalidInput, Problem
+
+log = logging.getLogger("proverom.api")
 
 MEDIA_TYPE = "application/problem+json"
 _URN = "urn:proverom:problem:"
@@ -92,6 +97,7 @@ def invalid(errors: Sequence[Problem]) -> JSONResponse:
 def install(app: FastAPI) -> None:
     """Give ``app`` the handlers, so that nothing it answers has another form."""
     app.add_exception_handler(InvalidInput, lambda _, e: invalid(e.problems))
+    app.add_exception_handler(Exception, unforeseen)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(StarletteHTTPException, _http)
     app.add_exception_handler(
@@ -137,6 +143,14 @@ def install(app: FastAPI) -> None:
     )
 
 
+def unforeseen(request: Request, error: Exception) -> JSONResponse:
+    """Return a 500 that shows a reference and nothing of the error; the log has both."""
+    reference = uuid.uuid4().hex[:12]
+    log.error("%s %s failed, reference %s", request.method, request.url.path, reference, exc_info=error)
+    detail = f"Something went wrong in the lab. Try again, or tell the lab's people the reference {reference}."
+    return problem(500, "internal-error", detail, reference=reference)
+
+
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI entries of these error statuses (400, 401, 403, 422, 500, 503 are every operation's)."""
     return {
@@ -152,7 +166,7 @@ def _words(error: Exception, otherwise: str) -> str:
     return str(error) or otherwise
 
 
-async def _http(_: Request, error: Exception) -> Response:
+async def _http(request: Request, error: Exception) -> Response:
     if isinstance(error, Refusal):
         return problem(error.status_code, error.word, error.detail, errors=error.errors, headers=error.headers)
     if not isinstance(error, StarletteHTTPException):
@@ -163,7 +177,21 @@ async def _http(_: Request, error: Exception) -> Response:
         if error.detail != http.HTTPStatus(error.status_code).phrase
         else _DETAILS.get(error.status_code, error.detail)
     )
-    return problem(error.status_code, word, str(detail), headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405 and (methods := _methods_of(request)):
+        headers["Allow"] = ", ".join(methods)  # the framework names those of one route only
+    return problem(error.status_code, word, str(detail), headers=headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Return every method that the address takes, from the API's own description."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    found = (
+        operations
+        for pattern, operations in request.app.openapi()["paths"].items()
+        if compile_path(pattern)[0].match(path)
+    )
+    return sorted({method.upper() for operations in found for method in operations})
 
 
 _DETAILS = {
