@@ -35,6 +35,7 @@ MAX_UNIT = 60
 MAX_TEXT = 2000  # a caption, an alternative text, a finding
 MAX_CELL = 1000
 MAX_FIGURE_BYTES = 5 * 1024 * 1024
+MAX_FIGURE_PIXELS = 50_000_000
 MAX_ROWS = 1000
 MAX_COLUMNS = 50
 
@@ -106,6 +107,8 @@ def figure(name: str, image: Any, *, alt: str, caption: str = "", format: str = 
         raise ValueError(
             f"figure {name!r} is {len(data)} bytes; at most {MAX_FIGURE_BYTES} can be recorded. Lower its dpi or size."
         )
+    if mime == "image/png" and _pixels(data) > MAX_FIGURE_PIXELS:
+        raise ValueError(f"figure {name!r} has {_pixels(data)} pixels; at most {MAX_FIGURE_PIXELS} fit. Lower its dpi.")
     encoded = base64.b64encode(data).decode("ascii")
     _emit(
         {"kind": "figure", "name": name, "mime": mime, "data": encoded, "caption": caption, "alt": alt},
@@ -326,6 +329,11 @@ def _known_image(name: str, data: bytes) -> tuple[str, bytes]:
     raise ValueError(
         f"figure {name!r}: these {len(data)} bytes are neither a PNG nor an SVG file. Convert the image first."
     )
+
+
+def _pixels(png: bytes) -> int:
+    """Return width times height, which stand first in every PNG file."""
+    return int.from_bytes(png[16:20], "big") * int.from_bytes(png[20:24], "big")
 
 
 def _matplotlib(figure: Any, format: str, dpi: int) -> tuple[str, bytes]:

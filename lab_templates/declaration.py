@@ -20,7 +20,8 @@ from lab_templates import parameters
 from lab_templates.model import InvalidInput, MetricSpec, ParameterSpec, ParameterType, Problem, Scalar, Text
 from lab_templates.text import bad_name, clean_text, quote, valid_name
 
-MAX_BYTES = 256 * 1024
+MAX_BYTES = 64 * 1024
+MAX_DOTS = 200  # in one line: the parser's time grows with the square of the parts of a dotted key
 NUMERIC = (ParameterType.NUMBER, ParameterType.INTEGER)
 
 _TEMPLATE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,58}[a-z0-9])?\Z")
@@ -134,12 +135,17 @@ def read_declaration(raw: bytes) -> Declaration:
         what = f"template.toml is {len(raw)} bytes; at most {MAX_BYTES} are read. Shorten its texts."
         raise InvalidInput((Problem("file_too_large", "template.toml", str(len(raw)), str(MAX_BYTES), what),))
     try:
-        content = tomllib.loads(raw.decode("utf-8"))
+        written = raw.decode("utf-8")
+        if any(line.count(".") > MAX_DOTS for line in written.splitlines()):
+            raise _unreadable(f"a line has more than {MAX_DOTS} dots")
+        content = tomllib.loads(written)
         declared = Declaration.model_validate(content)
     except UnicodeDecodeError as error:
         raise _unreadable(f"it is not UTF-8 (byte {error.start})") from error
     except ValidationError as error:
         raise InvalidInput(tuple(_form_problems(error))) from error
+    except InvalidInput:
+        raise
     except (ValueError, RecursionError) as error:  # tomllib's own error is a ValueError, and so is a 5,000-digit number
         fault = "it is nested too deeply" if isinstance(error, RecursionError) else quote(str(error), 200)
         raise _unreadable(fault) from error

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import nbformat
+from nbformat.validator import get_validator
 
 from lab_templates.model import InvalidInput, Problem
 from lab_templates.text import quote
@@ -19,6 +20,7 @@ MAX_BYTES = 10 * 1024 * 1024
 MAX_CELLS = 1000
 MAX_DEPTH = 100
 NEWEST_MINOR = 5
+MAX_EXPLAINED = 64 * 1024  # bytes: the validator with the good sentences takes half a minute for some megabytes
 
 _ARCHIVES = {b"\x1f\x8b": "gzip", b"PK": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _KEPT_PROBLEMS = 20  # of one kind, in a notebook of up to MAX_CELLS cells
@@ -57,10 +59,7 @@ def read_notebook(raw: bytes) -> Mapping[str, Any]:
     if twice := [quote(name) for name, count in ids.items() if count > 1]:
         what = f"More than one cell has the id {twice[0]}. Save the notebook anew from JupyterLab."
         _refuse("duplicate_ids", what, ", ".join(twice[:5]))
-    try:
-        nbformat.validate(content, version=4, version_minor=minor)
-    except (nbformat.ValidationError, ValueError, KeyError, TypeError, RecursionError) as error:
-        fault = quote(str(getattr(error, "message", "") or type(error).__name__), 200)
+    if (fault := _format_fault(content, minor, explain=len(raw) <= MAX_EXPLAINED)) is not None:
         _refuse("bad_notebook", f"The notebook breaks its format: {fault}. Save it anew from JupyterLab.", fault)
     return content
 
@@ -151,6 +150,22 @@ def _no_constant(word: str) -> NoReturn:
 def _refuse_depth() -> NoReturn:
     what = f"The notebook is nested more than {MAX_DEPTH} levels deep. Clear its metadata and outputs."
     _refuse("too_deep", what, limit=str(MAX_DEPTH))
+
+
+def _format_fault(content: object, minor: int, *, explain: bool) -> str | None:
+    """Return how a notebook breaks nbformat's schema, None if it does not."""
+    try:
+        get_validator(4, minor, name="fastjsonschema").validate(content)  # type: ignore[no-untyped-call]
+    except (nbformat.ValidationError, RecursionError) as error:
+        fault = str(getattr(error, "message", "") or "it is nested too deeply")
+    else:
+        return None
+    if explain:
+        try:
+            nbformat.validate(content, version=4, version_minor=minor)
+        except (nbformat.ValidationError, RecursionError, TypeError) as error:
+            fault = str(getattr(error, "message", "") or fault)
+    return quote(fault, 200)
 
 
 def _check_strings(content: object) -> None:

@@ -11,6 +11,7 @@ from lab_templates.text import bad_name, given_twice, quote, valid_name
 
 MAX_FILE_BYTES = 64 * 1024
 MAX_FILE_VALUES = 1000
+MAX_DEPTH = 10
 MAX_PROBLEMS = 100
 
 
@@ -51,6 +52,8 @@ def _flat_mapping(events: Iterator[yaml.Event]) -> dict[str, object]:
                 raise _bad_file("it holds more than one document (---)", event)
         elif isinstance(event, yaml.CollectionStartEvent):
             depth += 1
+            if depth > MAX_DEPTH:  # not only useless: the parser's time grows with the square of the depth
+                raise _bad_file("it is nested", event)
             if depth == 2 and name is not None:
                 problems.append(_nested(name))
                 name = None

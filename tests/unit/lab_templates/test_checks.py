@@ -84,6 +84,13 @@ def test_a_notebook_over_the_cap_is_not_parsed(codes: Codes) -> None:
     assert codes(lambda: gate(b"[" * (notebooks.MAX_BYTES + 1))) == ["file_too_large"]
 
 
+@pytest.mark.parametrize("part", [{"outputs": [{"output_type": "stream", "name": "stdout", "text": 1}] * 50_000},
+                                  {"metadata": {"tags": ["a b"] * 100_000}}], ids=["outputs", "tags"])  # fmt: skip
+def test_megabytes_of_faults_are_not_explained_one_by_one(codes: Codes, part: dict[str, Any]) -> None:
+    cell = {**json.loads(GOOD)["cells"][2], **part}
+    assert codes(lambda: gate(changed(cells=[cell]))) == ["bad_notebook"]
+
+
 def test_every_problem_of_all_three_files_at_once(codes: Codes) -> None:
     nb = json.loads(GOOD)
     nb["metadata"]["kernelspec"]["name"] = "cobol"

@@ -21,6 +21,8 @@ from scipy import stats
 from statsmodels.stats.power import NormalIndPower
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint, proportion_effectsize
 
+from experiments import results
+from experiments.model import RunnerReport, RunState
 from lab_templates import parameters
 from lab_templates.model import TemplateVersion
 from lab_templates.registry import library
@@ -64,6 +66,13 @@ def test_nothing_but_results_comes_out(thornton: Mapping[str, Any]) -> None:
     assert {output["output_type"] for output in outputs} == {"display_data"}  # no stream: no warning was printed
     kinds = [record["kind"] for record in records(thornton)]
     assert {kind: kinds.count(kind) for kind in kinds} == {"finding": 4, "figure": 1, "table": 1, "metric": 10}
+
+
+def test_the_catalog_reads_all_of_it_without_a_word(thornton: Mapping[str, Any]) -> None:
+    report = RunnerReport("succeeded", nbformat.writes(thornton).encode())
+    result = results.read(report)
+    counts = (len(result.metrics), len(result.figures), len(result.tables), len(result.findings))
+    assert (result.state, result.notices, counts) == (RunState.SUCCEEDED, (), (10, 1, 1, 4))
 
 
 def test_every_declared_metric_is_recorded_as_declared(version: TemplateVersion, thornton: Mapping[str, Any]) -> None:

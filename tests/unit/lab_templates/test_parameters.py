@@ -1,5 +1,6 @@
 """Raw values to bound parameters: what is accepted, what is refused and how, and that nothing else ever happens."""
 
+import ast
 import json
 import math
 import unicodedata
@@ -8,8 +9,9 @@ from dataclasses import replace
 from datetime import date, datetime
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from papermill.translators import PythonTranslator
 
 from lab_templates.model import InvalidInput, ParameterSpec, ParameterType, TemplateVersion
 from lab_templates.parameters import INTEGER_MAX, INTEGER_MIN, MAX_PROBLEMS, bind, bind_timeout, parse_pairs
@@ -238,6 +240,20 @@ def test_binding_again_changes_nothing(every_type: TemplateVersion, raw: object)
         except InvalidInput:
             continue
         assert bind(every_type, once).values == once
+
+
+@fixed
+@given(text=st.text(max_size=20))
+@example('"; import os #')
+@example("\\")
+def test_text_stays_data_in_the_cell_that_papermill_writes(every_type: TemplateVersion, text: str) -> None:
+    try:
+        values = bind(every_type, {"title": text}).values
+    except InvalidInput:
+        return
+    names = ast.parse(PythonTranslator.codify(dict(values))).body
+    written = {node.targets[0].id: ast.literal_eval(node.value) for node in names}  # type: ignore[attr-defined]
+    assert written == values
 
 
 def test_pairs() -> None:
