@@ -127,6 +127,8 @@ class HubClient:
             return status, {}
         if status in RETRY_LATER or status >= 500 or 300 <= status < 400:
             raise HubAway(f"The Hub answered {status}.")
+        if status == 409 and b"already-arriving" in text:
+            raise HubAway("The Hub is still reading the result that was sent before.")
         if status >= 400:
             # 404 is what a proxy says while the catalog behind it is being started.
             if status == 404:
