@@ -140,24 +140,28 @@ def _build(
             forcerm=True,
             decode=True,
         )
-        for line in lines:
-            _follow(line, tag, output, progress)
+        # To its end even after an error: the connection is the stream's.
+        errors = [error for line in lines if (error := _follow(line, tag, output, progress))]
     except DockerException as problem:
         raise EngineError(f"Building {tag} failed: {problem}\n{_end(''.join(output))}") from problem
+    if errors:
+        raise EngineError(
+            f"Building {tag} failed: {errors[0]}\n{_end(''.join(output))}\n"
+            "If a certificate was not trusted, set engine.ca_bundle to the site's CA bundle and start again."
+        )
     progress(f"Built {tag}", 1.0)
 
 
-def _follow(line: Mapping[str, Any], tag: str, output: list[str], progress: Progress) -> None:
+def _follow(line: Mapping[str, Any], tag: str, output: list[str], progress: Progress) -> str:
+    """Take in one line of the builder's; return the error it tells of, "" if none."""
     if "error" in line:
-        raise EngineError(
-            f"Building {tag} failed: {str(line['error']).strip()}\n{_end(''.join(output))}\n"
-            "If a certificate was not trusted, set engine.ca_bundle to the site's CA bundle and start again."
-        )
+        return str(line["error"]).strip()
     text = str(line.get("stream", ""))
     output.append(text)
     step = _STEP.match(text)
     if step:
         progress(f"Building {tag}: step {step[1]} of {step[2]}", (int(step[1]) - 1) / int(step[2]))
+    return ""
 
 
 def _present(client: docker.DockerClient, name: str) -> bool:
