@@ -86,12 +86,13 @@ class Translator:
         if not math.isfinite(value):
             return "–"
         if not isinstance(value, int) and not float(value).is_integer():
-            return str(
-                numbers.format_decimal(
-                    Decimal(repr(float(value))), format="#,##0.####################", locale=self._locale
-                )
-            )
-        return str(numbers.format_decimal(int(value), locale=self._locale))
+            return self._decimal(Decimal(repr(float(value))), "#,##0.####################")
+        return self._decimal(int(value), "#,##0")
+
+    def _decimal(self, value: int | float | Decimal, pattern: str) -> str:
+        # Thousands are set apart by a space in English too: a form reads the comma as a decimal one, in every language.
+        grouped = str(numbers.format_decimal(value, format=pattern, locale=self._locale))
+        return grouped.replace(",", "\u00a0") if self.language == "en" else grouped
 
     def scalar(self, value: Scalar) -> str:
         """Return a parameter's value as people read it."""

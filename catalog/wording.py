@@ -73,7 +73,11 @@ REASONS: dict[str, Explanation] = {
 
 NOTICES: dict[str, str] = {
     "output_cut": N_("The run wrote more output than there is room for. The rest was cut."),
-    "records_dropped": N_("Some of the results that the notebook recorded were not valid and were left out."),
+    "records_dropped": N_("The notebook recorded more results than there is room for. The rest was left out."),
+    "bad_record": N_("Some of the results that the notebook recorded could not be read, and were left out."),
+    "figure_too_big": N_("A figure was too large and was left out."),
+    "table_cut": N_("A table was larger than there is room for. The rest of it was cut."),
+    "outcome_corrected": N_("The run said that it had succeeded, but one of its steps had failed."),
 }
 _UNKNOWN_NOTICE = N_("The lab noted something about this run: %(code)s.")
 
@@ -136,10 +140,74 @@ PROBLEMS: dict[str, str] = {
     "bad_timeout": N_("The time limit cannot be “%(value)s”. Give a number of seconds, at most %(limit)s."),
     "unknown_experiment": N_("The experiment was not found in this agency. Choose another, or none."),
     "version_exists": N_("Version %(value)s exists already. Give the new one a higher version number."),
-    "choose_agency": N_("Choose the agency that the run is for."),
-    "file_missing": N_("%(field)s is missing. Choose a file."),
-    "file_too_big": N_("%(field)s is too big. It can be at most %(limit)s."),
+    "bad_text": N_("%(field)s holds a character that cannot be used. Type it again without it."),
+    "given_twice": N_("“%(field)s” is given more than once. Keep one of them."),
+    "bad_pair": N_("“%(value)s” has no equals sign. Write it as name=value."),
+    "bad_file": N_("The file of values could not be read. Write one name and value on each line."),
+    "bad_cursor": N_("This list has changed since you opened it. Start from the top."),
+    "bad_limit": N_("A list can be asked for 1 to 200 lines at a time, not “%(value)s”."),
+    "bad_idempotency_key": N_("The form could not be recognised. Open it again and send it once more."),
+    "idempotency_key_reused": N_("This form has been sent before with other values. Open it again and send it once more."),
+    "not_ended": N_("The run has not ended yet. Wait until it has, or cancel it first."),
+    "unknown_field": N_("“%(field)s” cannot be changed."),
+    "agency_closed": N_("The agency is closed. Choose another."),
+    "unknown_agency": N_("There is no agency “%(value)s”. Choose one from the list."),
+    "bad_orgnr": N_("“%(value)s” is not an organisation number. It has nine digits."),
+    "bad_slug": N_("“%(value)s” cannot be a short name. Use 1 to 20 small letters a–z, digits and hyphens."),
+    "orgnr_taken": N_("There is an agency with the organisation number %(value)s already."),
+    "slug_taken": N_("There is an agency with the short name “%(value)s” already."),
+    "bad_person": N_("“%(value)s” cannot be a user name. Write it without spaces and special characters."),
+    "national_id": N_("This is a national identity number. Use the name that the person signs in with."),
+    "ends_before_start": N_("The last day is before the first. Give a later one."),
+    "admin_has_no_agency": N_("An administrator belongs to the whole lab. Choose another role for a single agency."),
+    "already_member": N_("The person has this role in the agency already. End that membership first."),
+    "already_ended": N_("This membership has ended already."),
+    "last_admin": N_("This is the lab's last administrator. Add another one first."),
+    "choose_agency": N_("Choose an agency."),
     "missing_title": N_("Give the experiment a title."),
+    # The publish gate: for those who make templates.
+    "missing_file": N_("%(field)s is missing. Choose it."),
+    "file_too_large": N_("%(field)s is too large. It can be at most %(limit)s bytes."),
+    "no_such_folder": N_("There is no folder “%(value)s”."),
+    "not_a_file": N_("“%(field)s” is not an ordinary file. Put one there."),
+    "digest_differs": N_("The template is not what its three files say. Send in the files again."),
+    "not_waiting": N_("Version %(value)s is not in a state where that can be done. Reload the page."),
+    "not_a_notebook": N_("%(field)s is not a notebook. Choose the .ipynb file."),
+    "bad_json": N_("The notebook is not complete (%(value)s). Save it again from JupyterLab."),
+    "too_deep": N_("The notebook is nested too deeply. Save it again from JupyterLab."),
+    "bad_format": N_("The notebook has format %(value)s, which cannot be used. Save it again from a newer JupyterLab."),
+    "bad_notebook": N_("The notebook breaks its own format (%(value)s). Save it again from JupyterLab."),
+    "no_cells": N_("The notebook has no cells. Add the cells of the experiment."),
+    "too_many_cells": N_("The notebook has %(value)s cells. It can have at most %(limit)s."),
+    "duplicate_ids": N_("Several cells have the same id (%(value)s). Save the notebook again from JupyterLab."),
+    "unknown_kernel": N_("The notebook wants the kernel “%(value)s”, which the lab does not have. It has: %(limit)s."),
+    "no_language": N_("The notebook does not say which programming language it is in. Save it again from JupyterLab."),
+    "no_parameters_cell": N_("No cell has the tag “parameters”. Put the standard values in one code cell and give it that tag."),
+    "two_parameters_cells": N_("Cells %(value)s all have the tag “parameters”. Keep it on one of them."),
+    "bad_parameters_cell": N_("The cell with the tag “parameters” cannot be read (%(value)s). Let it hold name = value lines only."),
+    "not_declared": N_("The notebook sets “%(field)s”, which template.toml does not declare. Declare it, or move it."),
+    "not_in_notebook": N_("template.toml declares “%(field)s”, but the notebook does not set it. Add it to the cell with the tag “parameters”."),
+    "default_differs": N_("“%(field)s” is %(value)s in the notebook and %(limit)s in template.toml. Make them the same."),
+    "has_outputs": N_("Cells %(value)s hold outputs. Clear all outputs and save the notebook again."),
+    "bad_attachment": N_("An attachment has a name that cannot be used (%(value)s). Give it a plain file name."),
+    "bad_declaration": N_("template.toml: %(field)s cannot be “%(value)s”. Correct it."),
+    "unknown_key": N_("template.toml: “%(field)s” is not a known key. Take it out."),
+    "bad_default": N_("template.toml: the standard value of “%(field)s” (%(value)s) is not one that the field allows."),
+    "bad_range": N_("template.toml: the type, limits or choices of “%(field)s” do not fit together."),
+    "nothing_recorded": N_("The notebook records no results. Use record.metric, record.figure or record.finding."),
+    "metric_not_recorded": N_("template.toml declares the measure “%(field)s”, but the notebook does not seem to record it."),
+    "needs_network": N_("The code holds “%(value)s”, but a run has no network. Use data that a package carries."),
+    "no_readme": N_("README.md is empty. Say what the template answers, with which data, and what it cannot say."),
+}
+
+# What a value has to be, by its declared type.
+TYPES: dict[str, str] = {
+    "number": N_("a number, for instance 0.5"),
+    "integer": N_("a whole number, for instance 12"),
+    "boolean": N_("yes or no"),
+    "text": N_("text"),
+    "choice": N_("one of the choices"),
+    "date": N_("a date"),
 }
 
 
@@ -166,4 +234,14 @@ def problem(t: Translator, problem: Problem, label: str = "") -> str:
     wording = PROBLEMS.get(problem.code)
     if wording is None:
         return problem.message or problem.code
-    return t(wording, field=label or problem.field, value=problem.value, limit=problem.limit)
+    limit = t(TYPES[problem.limit]) if problem.limit in TYPES else _number(t, problem.limit)
+    return t(wording, field=label or problem.field, value=problem.value, limit=limit)
+
+
+def _number(t: Translator, text: str) -> str:
+    """Return a limit as this language writes it, if it is a number."""
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    return t.exact(value)

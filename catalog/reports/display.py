@@ -27,10 +27,16 @@ class MetricRow:
     better: str
 
 
+_TINY = 0.0001  # below it a number says nothing to a reader but that it is very small
+
+
 def metric_value(metric: Metric, t: Translator) -> str:
     """Return a metric's value with its unit; in words where the notebook recorded no number."""
     if metric.value is None:
         return t(N_("infinitely large")) if metric.flag in ("inf", "-inf") else t(N_("could not be computed"))
+    if 0 < metric.value < _TINY:
+        small = t(N_("less than %(limit)s"), limit=t.exact(_TINY))
+        return f"{small} {t.unit(metric.unit)}".strip()
     return f"{t.fixed(metric.value, _digits(metric))} {t.unit(metric.unit, metric.value)}".strip()
 
 

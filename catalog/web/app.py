@@ -33,7 +33,7 @@ _ERRORS = {
     405: (N_("We can't find this page"), N_("Go to the front page and start from there.")),
     413: (N_("What you sent is too large"), N_("Make the files smaller and send them again.")),
     422: (N_("This could not be used"), N_("Go back, correct it and try again.")),
-    500: (N_("Something went wrong on our side"), N_("Nothing has been changed. Try again in a little while.")),
+    500: (N_("Something went wrong on our side"), N_("Try again in a little while. If it goes wrong again, tell the lab's coordinator.")),
     503: (N_("The lab is not answering right now"), N_("Try again in a little while.")),
 }
 

@@ -7,6 +7,7 @@ import json
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from catalog import wording
 from catalog.access import Action, Forbidden, may_anywhere
 from catalog.i18n import N_
 from catalog.store.records import TemplateRecord
@@ -72,7 +73,7 @@ def _by_field(troubles: list[Trouble]) -> dict[str, str]:
 def ask_approve(name: str, version: str, visit: Reader) -> Response:
     _publisher(visit)
     record = visit.catalog.templates.get(visit.viewer, name, version)
-    hints = [problem.message for problem in advice(record.version)]
+    hints = [wording.problem(visit.t, problem) for problem in advice(record.version)]
     return visit.page("approve.html", record=record, hints=hints, cells=_code(record.version), me=visit.viewer.name)
 
 
