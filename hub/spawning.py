@@ -36,6 +36,7 @@ _REFUSED = {
 TOKEN_SCOPES = (
     "users:activity!user",
     "access:servers!server",
+    "access:services!service=catalog",
     f"custom:catalog:{Action.READ}!server",
     f"custom:catalog:{Action.SUBMIT}!server",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,8 +56,10 @@ class HubStatus:
 def connect(docker_host: str, *, timeout: int = 120) -> docker.DockerClient:
     """Return a client for the engine at ``docker_host`` (``unix:///...``). Raise EngineUnreachable if none answers."""
     try:
+        # Asked for first, because docker-py leaves its socket open when nobody answers.
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(socket_of(docker_host)))
         client = docker.DockerClient(base_url=docker_host, timeout=timeout)
-        client.ping()
     except (DockerException, OSError) as problem:
         raise EngineUnreachable(
             f"No Docker Engine answers at {docker_host}: {problem}. Is it running, and may you use it?"

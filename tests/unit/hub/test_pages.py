@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 from jinja2 import Environment
-from tornado.httputil import HTTPHeaders, HTTPServerRequest
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
+from catalog.web.i18n import translator
 from hub.pages import DEFAULT, environment_options
 
 
@@ -13,7 +14,10 @@ class Handler:
     """Stands where tornado's handler does: ``static_url`` is its method."""
 
     def __init__(self, uri: str, headers: dict[str, str]) -> None:
-        self.request = HTTPServerRequest("GET", uri, headers=HTTPHeaders(headers), connection=Connection())
+        start = RequestStartLine("GET", uri, "HTTP/1.1")
+        self.request = HTTPServerRequest(
+            start_line=start, headers=HTTPHeaders({"Host": "lab", **headers}), connection=Connection()
+        )
 
     def static_url(self, path: str) -> str:
         return path
@@ -45,8 +49,8 @@ def test_the_language(uri: str, headers: dict[str, str], language: str) -> None:
 
 
 def test_texts_are_in_it() -> None:
-    assert render("{{ _('Yes') }}", "/?lang=nb") == "Ja"
-    assert render("{% trans %}Yes{% endtrans %}", "/?lang=en") == "Yes"
+    assert render("{{ _('Log in') }}", "/?lang=nb") == translator("nb")("Log in") != "Log in"
+    assert render("{% trans %}Log in{% endtrans %}", "/?lang=en") == "Log in"
     assert render("{{ tr().number(1.5) }}", "/?lang=nb") == "1,5"
 
 
