@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -184,12 +184,13 @@ class RunnerProcess:
     token: str
     process: subprocess.Popen[bytes] | None = None
 
-    def start(self, **environment: str) -> subprocess.Popen[bytes]:
+    def start(self, *, before: Sequence[str] = (), **environment: str) -> subprocess.Popen[bytes]:
+        """Start it, by way of the command ``before`` if one is given; an empty variable is left out."""
         inherited = {"PATH": os.environ["PATH"], "HOME": str(self.home), "LANG": "C.UTF-8"}
         inherited |= {"PROVEROM_RUNNER_URL": self.hub.url, "PROVEROM_RUN_TOKEN": self.token} | environment
         with (self.home / "log").open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "experiments.runner"],
+                [*before, sys.executable, "-m", "experiments.runner"],
                 cwd=PROJECT,
                 env={name: value for name, value in inherited.items() if value},
                 stdin=subprocess.DEVNULL,

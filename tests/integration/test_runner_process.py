@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -212,6 +213,20 @@ while not os.path.exists({str(pid_file)!r}): time.sleep(0.05)
     run, _ = finish(notebook(source))
     assert run.state is RunState.SUCCEEDED
     assert not alive(int(pid_file.read_text()))
+
+
+def test_as_process_one_the_runner_cannot_be_killed_from_inside(hub: RunnerHub, runner: RunnerProcess) -> None:
+    """The way the engines start it. Needs the right to make a namespace of processes."""
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs the right to make a PID namespace. Get it: run the tests as root")
+    source = "import os, signal\nprint(os.getppid())\n"
+    source += "for s in (signal.SIGKILL, signal.SIGSTOP): os.kill(1, s)\nprint('still here')"
+    run = hub.submit(notebook(source))
+    runner.start(before=unshare)
+    assert runner.wait() == 0
+    assert hub.queue.get(run.id).state is RunState.SUCCEEDED
+    assert printed(hub.queue.result(run.id)) == "1\nstill here\n"
 
 
 def test_nothing_is_left_in_the_temporary_directory(hub: RunnerHub, runner: RunnerProcess, tmp_path: Path) -> None:
