@@ -1,4 +1,4 @@
-"""The command line against the real API, as its users meet it; and its reference names all of it."""
+"""The command line against the real API, as its users meet it; and its guide names all that it reads."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from hub import connection
 from hub.cli import app
 from hub.cli_output import seconds as read_seconds
 from hub.cli_output import shown
@@ -23,7 +24,7 @@ from tests.unit.catalog.api_lab import ApiLab
 from tests.unit.catalog.world import DECLARATION, DONE, NOTEBOOK
 from tests.unit.hub.served import served
 
-REFERENCE = Path(__file__).resolve().parents[3] / "docs" / "cli.md"
+GUIDE = Path(__file__).resolve().parents[3] / "docs" / "cli.md"
 
 
 @pytest.fixture
@@ -220,30 +221,12 @@ def test_starting_imports_nothing_heavy() -> None:
     )
 
 
-# -- the reference ---------------------------------------------------------------------------------------------------
+# -- the guide -------------------------------------------------------------------------------------------------------
 
 
-def commands() -> Iterator[tuple[str, list[str]]]:
-    """Yield each command's whole name and its options, as typer has them."""
-
-    def walk(command: Any, path: str) -> Iterator[tuple[str, list[str]]]:
-        if hasattr(command, "commands"):
-            for name, inner in command.commands.items():
-                yield from walk(inner, f"{path} {name}")
-            return
-        options = [o for p in command.params for o in (*p.opts, *p.secondary_opts) if o.startswith("--")]
-        yield path, [o for o in options if o != "--help"]
-
-    yield from walk(typer.main.get_command(app), "proverom")
-
-
-def test_the_reference_names_every_command_and_option() -> None:
-    sections = dict(
-        re.findall(r"^### `(proverom [^`]+?)`\n(.*?)(?=^##|\Z)", REFERENCE.read_text(), re.MULTILINE | re.DOTALL)
-    )
-    known = dict(commands())
-    assert set(sections) == set(known)
-    for name, options in known.items():
-        written = set(re.findall(r"--[a-z][a-z-]*", sections[name]))
-        common = {"--as", "--json"} & set(options)
-        assert set(options) == written | common, name
+def test_the_guide_names_every_variable_that_is_read() -> None:
+    read = set(re.findall(r'environ\.get\("([A-Z_]+)"', Path(connection.__file__).read_text()))
+    written = set(re.findall(r"`([A-Z_]+)`", GUIDE.read_text()))
+    # The other two say where the state folder is: the settings' own names, documented with them.
+    assert read - {"PROVEROM_CONFIG", "PROVEROM_LAB__STATE"} <= written
+    assert len(read) > 4

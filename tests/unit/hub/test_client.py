@@ -22,7 +22,7 @@ def address(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         yield lab
 
 
-def client(url: str, token: str = "token-kari", **more: object) -> Client:
+def client(url: str, token: str = "token-kari", **more: object) -> Client:  # noqa: S107
     return Client(Connection(service_url(url), token), pause=0, **more)  # type: ignore[arg-type]
 
 
