@@ -375,3 +375,12 @@ def test_any_records_become_safe_values(given_records: list[object]) -> None:
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     with pytest.raises(BadResult):
         read(report(data))
+
+
+def test_a_notebook_made_to_be_slow_is_refused_by_the_validator_that_stops_at_the_first_fault() -> None:
+    outputs = [{"output_type": "bad"} for _ in range(20_000)]
+    cell = {"cell_type": "code", "id": "a", "metadata": {}, "execution_count": None, "source": "", "outputs": outputs}
+    notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [cell]}
+    with pytest.raises(BadResult, match="is not valid") as refused:
+        read(RunnerReport("succeeded", json.dumps(notebook).encode()))
+    assert len(str(refused.value)) < 400
