@@ -206,18 +206,33 @@ def visible_experiments(viewer: Viewer, today: date) -> ColumnElement[bool]:
     return or_(own, _shared_with_lab(today)) if _reads_shared(viewer) else false()
 
 
-def run_lanes(viewer: Viewer, today: date) -> tuple[ColumnElement[bool], ...]:
+def shared_experiments(viewer: Viewer, today: date) -> ColumnElement[bool]:
+    """Return the condition on ``Experiment``: what other agencies share with the lab after its embargo."""
+    agencies = agencies_for(viewer, Action.READ)
+    if agencies is None or not agencies:
+        return false()  # an admin sees them anyway, somebody without a place in the lab never does
+    return and_(_shared_with_lab(today), col(Experiment.orgnr).not_in(sorted(agencies)))
+
+
+def run_lanes(
+    viewer: Viewer, today: date, agency: str | None = None, *, any_shared: bool = True
+) -> tuple[ColumnElement[bool], ...]:
     """Return conditions on ``RunRow`` of which any one must hold: own agencies', then what is shared with the lab.
 
     Each lane can be walked along an index by itself, which the disjunction of them cannot. No lane: nothing is visible.
+    Where only one ``agency`` is asked for, the lanes that cannot hold its runs are left out; so is the shared one where
+    the caller knows that there is nothing in it (no ``shared_experiments``).
     """
     agencies = agencies_for(viewer, Action.READ)
     if agencies is None:
         return (true(),)
     if not agencies:
         return ()
-    shared = select(col(Experiment.id)).where(_shared_with_lab(today), col(Experiment.orgnr).not_in(sorted(agencies)))
-    return (*(col(RunRow.orgnr) == orgnr for orgnr in sorted(agencies)), col(RunRow.experiment).in_(shared))
+    if agency in agencies:
+        return (col(RunRow.orgnr) == agency,)
+    shared = col(RunRow.experiment).in_(select(col(Experiment.id)).where(shared_experiments(viewer, today)))
+    own = tuple(col(RunRow.orgnr) == orgnr for orgnr in sorted(agencies if agency is None else ()))
+    return (*own, shared) if any_shared else own
 
 
 def visible_runs(viewer: Viewer, today: date) -> ColumnElement[bool]:

@@ -40,7 +40,12 @@ class Blobs:
             raise ValueError(f"blob_url is for {scheme!r}. Use a folder or s3://<bucket>/<prefix>.")
         address, _, query = url.partition("?") if scheme == "s3" else (url, "", "")
         self._fs: Any
-        self._fs, root = fsspec.url_to_fs(address, **_options(query))
+        try:
+            self._fs, root = fsspec.url_to_fs(address, **_options(query))
+        except ImportError as error:
+            raise ValueError(
+                "blob_url is a bucket, which takes s3fs. Install it: pip install 'proverom[s3]'."
+            ) from error
         self._root = str(root).rstrip("/")
         self._local = isinstance(self._fs, LocalFileSystem)
 

@@ -127,6 +127,7 @@ class RunRow(SQLModel, table=True):
         Index("run_by_agency", "orgnr", "id"),
         Index("run_by_template", "template", "id"),
         Index("run_by_experiment", "experiment", "id"),
+        Index("run_by_state", "state", "id"),
         Index("run_waiting", "state", "orgnr", "id"),
     )
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from sqlmodel import col
 
-from catalog.access import Action, Forbidden, NotFound, Viewer, may, run_lanes, visible_runs
+from catalog.access import Action, Forbidden, NotFound, Viewer, may, run_lanes, shared_experiments, visible_runs
 from catalog.blobs import Blobs
 from catalog.store import search
 from catalog.store.agencies import find_agency
@@ -33,7 +33,7 @@ from catalog.store.run_rows import (
     tables_of,
 )
 from catalog.store.submissions import Checked, check, still_published
-from catalog.tables import Agency, FigureRow, RunRow
+from catalog.tables import Agency, Experiment, FigureRow, RunRow
 from experiments.model import Reason, RunState
 from lab_templates.text import quote
 
@@ -193,12 +193,15 @@ class Runs:
         listing = f"runs {filter!r}"
         after = read_cursor(cursor, listing)
         with self._database.read() as session:
+            agency = None if filter.agency is None else find_agency(session, filter.agency)
             where = _where(session, self._database.dialect, filter)
-            if where is None:
+            if where is None or (agency is None and filter.agency is not None):
                 return Page(())
+            if agency is not None:
+                where.append(col(RunRow.orgnr) == agency.orgnr)
             if after is not None:
                 where.append(col(RunRow.id) < after)
-            lanes = run_lanes(viewer, self._clock().date())
+            lanes = self._lanes(session, viewer, agency)
             ids = session.scalars(_newest(lanes, where, limit + 1)).all()
             shown, more = cut(ids, limit)
             rows = session.execute(run_query().where(col(RunRow.id).in_(shown)).order_by(col(RunRow.id).desc())).all()
@@ -214,6 +217,11 @@ class Runs:
         )
         return Page(items, cursor_after(shown[-1], listing) if more else None)
 
+    def _lanes(self, session: Session, viewer: Viewer, agency: Agency | None) -> tuple[ColumnElement[bool], ...]:
+        today = self._clock().date()
+        shared = session.scalar(select(col(Experiment.id)).where(shared_experiments(viewer, today)).limit(1))
+        return run_lanes(viewer, today, agency.orgnr if agency else None, any_shared=shared is not None)
+
     def _load(self, session: Session, viewer: Viewer, id: str) -> Any:
         seen = visible_runs(viewer, self._clock().date())
         loaded = session.execute(run_query().where(col(RunRow.id) == id, seen)).one_or_none() if is_id(id) else None
@@ -225,11 +233,6 @@ class Runs:
 def _where(session: Session, dialect: str, filter: RunFilter) -> list[ColumnElement[bool]] | None:
     """Return the filter's conditions, None if nothing can fulfil them."""
     where: list[ColumnElement[bool]] = []
-    if filter.agency is not None:
-        agency = find_agency(session, filter.agency)
-        if agency is None:
-            return None
-        where.append(col(RunRow.orgnr) == agency.orgnr)
     if filter.template is not None:
         where.append(col(RunRow.template) == storable(filter.template))
     if filter.state is not None:

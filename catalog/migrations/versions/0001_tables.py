@@ -161,6 +161,7 @@ def upgrade() -> None:
     op.create_index("run_by_agency", "run", ["orgnr", "id"])
     op.create_index("run_by_experiment", "run", ["experiment", "id"])
     op.create_index("run_by_template", "run", ["template", "id"])
+    op.create_index("run_by_state", "run", ["state", "id"])
     op.create_index("run_waiting", "run", ["state", "orgnr", "id"])
     op.create_table(
         "figure",

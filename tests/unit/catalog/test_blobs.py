@@ -1,4 +1,4 @@
-"""Content-addressed files in a folder. (The bucket: tests/integration/test_blobs_s3.py.)"""
+"""Content-addressed files in a folder."""
 
 from __future__ import annotations
 
