@@ -54,6 +54,7 @@ class RunRequest:
     requested_by: str
     experiment: str | None = None
     idempotency_key: str | None = None  # unique per requester
+    sweep: str | None = None  # the sweep this run is a point of
 
 
 NO_CELL = -1
@@ -106,7 +107,9 @@ class Run:
 class RunnerTicket:
     """One throw-away runner sandbox. ``token`` is kept by nobody but the sandbox: the queue stores its SHA-256.
 
-    A ticket belongs to one agency. The first claim binds it to one run; it can then do nothing but report on that run.
+    A ticket belongs to one agency and is good for one batch: one run, or up to ``batch_limit`` runs of one sweep, at
+    most ``slots`` of them at a time. The first claim decides which; the token then does nothing but claim within its
+    batch and report on the runs it holds.
     """
 
     id: str
@@ -116,11 +119,21 @@ class RunnerTicket:
     engine: str
     image_digest: str
     created_at: datetime
+    slots: int = 1  # how many runs it may hold at a time
+    batch_limit: int = 1  # how many runs it may claim in all; above 1 it is meant for sweeps
+
+    @property
+    def for_sweeps(self) -> bool:
+        return self.batch_limit > 1
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What a runner is told to do. Times in seconds, sizes in bytes."""
+    """What a runner is told to do. Times in seconds, sizes in bytes.
+
+    ``start`` is how a Python kernel comes into being: ``forked`` from a process that has imported the scientific stack
+    already, or ``ordinary``, as a process of its own. Kernels of other languages always start the ordinary way.
+    """
 
     run: str
     attempt: int
@@ -130,6 +143,7 @@ class Assignment:
     timeout_seconds: int
     lease_seconds: int
     output_limit_bytes: int
+    start: str = "forked"  # forked | ordinary
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,32 @@
 
 ``catalog.store`` implements it over the database; ``experiments.testing`` holds an in-memory twin that keeps the same
 promises. Every method is atomic. ``now`` is UTC and comes from the caller, so a test can move the clock.
+
+Batches
+=======
+A runner (a ``RunnerTicket``) carries out a batch: one run that stands by itself, or a slice of one sweep: up to
+``batch_limit`` of its runs, at most ``slots`` at a time. What one claim does, in this order:
+
+1. unknown or closed token: TokenRefused;
+2. the runner owns a running attempt that is not among the ``holding`` it sends: that assignment again, the oldest first,
+   its lease renewed (a lost answer costs nothing);
+3. the runner is *spent*: TokenRefused. It is spent once it has claimed ``batch_limit`` runs, or a run that stands by
+   itself; once one of its attempts was given back or ended by the server; once it was retired; or once it found nothing
+   more of its sweep waiting (that is found out in the claim, and kept);
+4. it owns ``slots`` running attempts, or its agency has ``max_concurrent`` running runs: None;
+5. it is bound to a sweep: the sweep's oldest queued run, or else it is spent now;
+6. it is not bound yet: the agency's oldest queued run of those meant for it (runs of sweeps if ``batch_limit`` is above
+   1, single runs if not), or else the oldest of the others, so that nothing starves; None if nothing waits.
+
+TokenRefused on a claim does not end the token: a spent runner goes on with heartbeats and results for what it holds, then
+exits. A closed runner is refused everywhere. Over HTTP: ``POST claim`` with the body ``{"holding": [run ids]}`` (an empty
+body is an empty list) answers 200 with the assignment, 204 for None, 401 for TokenRefused. ``Assignment.start`` is part
+of the answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -28,7 +49,11 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AgencyDemand:
-    """What one agency waits for, and its share. Oldest is the creation time of its oldest queued run."""
+    """What one agency waits for, and its share. Oldest is the creation time of its oldest queued run.
+
+    ``queued`` counts all that wait, ``queued_of_sweeps`` those of them that belong to a sweep. ``max_memory`` (bytes) and
+    ``max_cpus`` (cores) bound all runners of the agency together; None is no bound.
+    """
 
     agency: str
     slug: str
@@ -37,12 +62,37 @@ class AgencyDemand:
     max_concurrent: int
     weight: int
     oldest: datetime | None
+    queued_of_sweeps: int = 0
+    max_memory: int | None = None
+    max_cpus: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerLoad:
+    """An open runner and what it has to do: how many runs it has claimed so far, and how many of them it owns now.
+
+    ``spent`` runners claim no more (see above).
+    """
+
+    ticket: RunnerTicket
+    claimed: int
+    running: int
+    spent: bool
+
+    @property
+    def bound(self) -> bool:
+        return self.claimed > 0
+
+    @property
+    def finished(self) -> bool:
+        """Nothing is left for it to do: its sandbox can go."""
+        return self.spent and self.running == 0
 
 
 class RunQueue(Protocol):
     # -- the dispatcher's side -------------------------------------------------------------------------------------
-    def demand(self) -> Sequence[AgencyDemand]:
-        """Return one row for each agency that has queued or running runs."""
+    def demand(self, recent: datetime | None = None) -> Sequence[AgencyDemand]:
+        """Return one row for each agency that has queued or running runs, or had a run submitted since ``recent``."""
 
     def open_runner(self, ticket: RunnerTicket) -> None:
         """Record a runner before its sandbox is started, so that a crash in between leaves a trace."""
@@ -50,8 +100,11 @@ class RunQueue(Protocol):
     def runners(self) -> Sequence[RunnerTicket]:
         """Return the tickets of all runners that are not closed."""
 
-    def idle_runners(self) -> Sequence[RunnerTicket]:
-        """Return the open runners that have not been bound to a run."""
+    def loads(self) -> Sequence[RunnerLoad]:
+        """Return the same runners, with what each of them has to do."""
+
+    def retire_runner(self, runner: str) -> None:
+        """Let a runner claim no more; what it holds goes on. No error if it is retired or closed already, or unknown."""
 
     def close_runner(self, runner: str) -> None:
         """End a runner's token for good. Closing twice is no error."""
@@ -59,11 +112,8 @@ class RunQueue(Protocol):
     def active(self) -> Sequence[Run]:
         """Return every run in state ``running``."""
 
-    def finished_runners(self) -> Sequence[RunnerTicket]:
-        """Return the open runners whose run has ended or whose attempt was given back: their sandboxes can go."""
-
     def oldest_queued(self, agency: str) -> Run | None:
-        """Return the agency's queued run that waits longest (the one that the next claim would get), or None."""
+        """Return the agency's queued run that waits longest, or None."""
 
     def expired(self, now: datetime) -> Sequence[Run]:
         """Return running runs whose lease has passed."""
@@ -72,30 +122,31 @@ class RunQueue(Protocol):
         """End a lost attempt: the run is queued again, or ``failed`` with ``runner_lost`` after its last attempt.
 
         A run whose cancellation was asked for becomes ``cancelled`` instead. A run that is queued again has no times
-        but ``created_at``, no runner and no progress. Does nothing if ``attempt`` no longer owns the run.
+        but ``created_at``, no runner and no progress. The runner that had it is spent. Does nothing if ``attempt`` no
+        longer owns the run.
         """
 
     def end(self, run: str, attempt: int, result: RunResult, now: datetime) -> Run:
         """Record an ending that the server decided on itself (deadline, cancel, start failure).
 
-        A queued run can be ended too; ``attempt`` is then the number of its last one (0 if there was none). Raise
-        LeaseLost if the run has ended or ``attempt`` no longer owns it.
+        A queued run can be ended too; ``attempt`` is then the number of its last one (0 if there was none). The runner
+        of a running one is spent: it did not end the run itself. Raise LeaseLost if the run has ended or ``attempt`` no
+        longer owns it.
         """
 
     # -- the runner's side -----------------------------------------------------------------------------------------
-    def claim(self, token: str, now: datetime) -> Assignment | None:
-        """Bind the runner to the oldest queued run of its agency and lease it; None if nothing waits.
+    def claim(self, token: str, now: datetime, holding: Collection[str] = ()) -> Assignment | None:
+        """Give the runner its next run and lease it; None if there is none now. See above for which.
 
-        None too while the agency has ``max_concurrent`` running runs: the quota holds however many runners there are.
-        The run's ``started_at`` is now, its ``deadline_at`` its time limit later. Claiming again with the same token
-        before the run has ended returns the same assignment and renews the lease (a lost answer costs nothing). Raise
-        TokenRefused if the token is unknown or closed, its run has ended, or its attempt was given back.
+        ``holding`` are the runs that the runner knows it has. The run's ``started_at`` is now, its ``deadline_at`` its
+        time limit later. Raise TokenRefused if the token is unknown or closed, or the runner is spent.
         """
 
     def heartbeat(self, token: str, run: str, attempt: int, progress: Progress, now: datetime) -> Directive:
         """Extend the lease and keep the progress.
 
-        Raise TokenRefused, NotYourRun, or LeaseLost if the run has ended or ``attempt`` is not this runner's own.
+        Raise TokenRefused, NotYourRun if this runner never claimed the run, or LeaseLost if the run has ended or
+        ``attempt`` is not this runner's own.
         """
 
     def finish(self, token: str, run: str, attempt: int, result: RunResult, now: datetime) -> Run:

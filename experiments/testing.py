@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ from experiments.model import (
     RunResult,
     RunState,
 )
-from experiments.queue import AgencyDemand, LeaseLost, NotYourRun, TokenRefused
+from experiments.queue import AgencyDemand, LeaseLost, NotYourRun, RunnerLoad, TokenRefused
 from lab_templates.model import TemplateVersion
 from spawner_config.engines.base import EngineError, EngineUnreachable, SandboxStatus
 from spawner_config.sandbox import SandboxSpec
@@ -64,6 +64,8 @@ class _Agency:
     slug: str
     max_concurrent: int
     weight: int
+    max_memory: int | None = None
+    max_cpus: float | None = None
 
 
 @dataclass
@@ -79,8 +81,9 @@ class _Kept:
 @dataclass
 class _Runner:
     ticket: RunnerTicket
-    run: str | None = None
-    attempt: int | None = None
+    claimed: dict[str, int] = field(default_factory=dict)  # run -> attempt, in the order of the claims
+    sweep: str | None = None
+    spent: bool = False
     closed: bool = False
 
 
@@ -103,10 +106,19 @@ class InMemoryRunQueue:
         self._runners: dict[str, _Runner] = {}
 
     # -- what a catalog does beside the queue ----------------------------------------------------------------------
-    def add_agency(self, agency: str, slug: str, *, max_concurrent: int = 2, weight: int = 1) -> None:
+    def add_agency(
+        self,
+        agency: str,
+        slug: str,
+        *,
+        max_concurrent: int = 2,
+        weight: int = 1,
+        max_memory: int | None = None,
+        max_cpus: float | None = None,
+    ) -> None:
         """Make an agency known; again to change it."""
         with self._lock:
-            self._agencies[agency] = _Agency(slug, max_concurrent, weight)
+            self._agencies[agency] = _Agency(slug, max_concurrent, weight, max_memory, max_cpus)
 
     def submit(self, request: RunRequest, version: TemplateVersion, *, max_attempts: int = 3) -> Run:
         """Queue a run of an agency; the same requester's same idempotency key gives the same run again.
@@ -158,20 +170,33 @@ class InMemoryRunQueue:
             return self._runs[run].result
 
     # -- the dispatcher's side -------------------------------------------------------------------------------------
-    def demand(self) -> Sequence[AgencyDemand]:
+    def demand(self, recent: datetime | None = None) -> Sequence[AgencyDemand]:
         with self._lock:
-            rows = []
-            for orgnr, agency in self._agencies.items():
-                own = [kept.run for kept in self._runs.values() if kept.run.request.agency == orgnr]
-                queued = [run for run in own if run.state is RunState.QUEUED]
-                running = sum(run.state is RunState.RUNNING for run in own)
-                if not queued and not running:
-                    continue
-                oldest = min((run.created_at for run in queued), default=None)
-                rows.append(
-                    AgencyDemand(orgnr, agency.slug, len(queued), running, agency.max_concurrent, agency.weight, oldest)
-                )
-            return rows
+            own: dict[str, list[Run]] = {orgnr: [] for orgnr in self._agencies}
+            busy: set[str] = set()
+            for kept in self._runs.values():
+                run = kept.run
+                if not run.state.ended:
+                    own[run.request.agency].append(run)
+                if not run.state.ended or (recent is not None and run.created_at >= recent):
+                    busy.add(run.request.agency)
+            return [self._demand(orgnr, self._agencies[orgnr], own[orgnr]) for orgnr in self._agencies if orgnr in busy]
+
+    @staticmethod
+    def _demand(orgnr: str, agency: _Agency, open_runs: Sequence[Run]) -> AgencyDemand:
+        queued = [run for run in open_runs if run.state is RunState.QUEUED]
+        return AgencyDemand(
+            agency=orgnr,
+            slug=agency.slug,
+            queued=len(queued),
+            running=len(open_runs) - len(queued),
+            max_concurrent=agency.max_concurrent,
+            weight=agency.weight,
+            oldest=min((run.created_at for run in queued), default=None),
+            queued_of_sweeps=sum(run.request.sweep is not None for run in queued),
+            max_memory=agency.max_memory,
+            max_cpus=agency.max_cpus,
+        )
 
     def open_runner(self, ticket: RunnerTicket) -> None:
         with self._lock:
@@ -185,9 +210,18 @@ class InMemoryRunQueue:
         with self._lock:
             return [r.ticket for r in self._runners.values() if not r.closed]
 
-    def idle_runners(self) -> Sequence[RunnerTicket]:
+    def loads(self) -> Sequence[RunnerLoad]:
         with self._lock:
-            return [r.ticket for r in self._runners.values() if not r.closed and r.run is None]
+            return [
+                RunnerLoad(r.ticket, len(r.claimed), len(self._owned(r)), r.spent)
+                for r in self._runners.values()
+                if not r.closed
+            ]
+
+    def retire_runner(self, runner: str) -> None:
+        with self._lock:
+            if runner in self._runners:
+                self._runners[runner].spent = True
 
     def close_runner(self, runner: str) -> None:
         with self._lock:
@@ -198,17 +232,9 @@ class InMemoryRunQueue:
         with self._lock:
             return [kept.run for kept in self._runs.values() if kept.run.state is RunState.RUNNING]
 
-    def finished_runners(self) -> Sequence[RunnerTicket]:
-        with self._lock:
-            return [
-                r.ticket
-                for r in self._runners.values()
-                if not r.closed and r.run is not None and not self._owns(self._runs[r.run].run, r.attempt)
-            ]
-
     def oldest_queued(self, agency: str) -> Run | None:
         with self._lock:
-            kept = self._oldest_queued(agency)
+            kept = next(self._queued(agency), None)
             return kept.run if kept else None
 
     def expired(self, now: datetime) -> Sequence[Run]:
@@ -224,6 +250,7 @@ class InMemoryRunQueue:
             kept = self._runs[run]
             if not self._owns(kept.run, attempt):
                 return kept.run
+            self.retire_runner(kept.run.runner or "")
             if kept.run.cancel_requested:
                 self._end(kept, RunResult(RunState.CANCELLED, b"", Reason.CANCELLED_BY_USER), now)
             elif attempt >= kept.run.max_attempts:
@@ -240,40 +267,57 @@ class InMemoryRunQueue:
             kept = self._runs[run]
             if kept.run.state.ended or kept.run.attempt != attempt:
                 raise LeaseLost(f"Attempt {attempt} of run {run} no longer owns it.")
+            self.retire_runner(kept.run.runner or "")
             return self._end(kept, result, now)
 
     # -- the runner's side -----------------------------------------------------------------------------------------
-    def claim(self, token: str, now: datetime) -> Assignment | None:
+    def claim(self, token: str, now: datetime, holding: Collection[str] = ()) -> Assignment | None:
         with self._lock:
             runner = self._runner(token)
-            if runner.run is not None:
-                kept = self._runs[runner.run]
-                if not self._owns(kept.run, runner.attempt):
-                    raise TokenRefused("The runner's run has ended, or its attempt was given back.")
-                kept.lease_until = now + timedelta(seconds=self._lease_seconds)
-                return self._assignment(kept)
+            owned = self._owned(runner)
+            for kept in owned:
+                if kept.run.id not in holding:
+                    kept.lease_until = now + timedelta(seconds=self._lease_seconds)
+                    return self._assignment(kept)
+            if runner.spent:
+                raise TokenRefused("The runner's batch is done.")
             agency = runner.ticket.agency
             running = sum(run.request.agency == agency for run in self.active())
-            waiting = self._oldest_queued(agency)
-            if waiting is None or running >= self._agencies[agency].max_concurrent:
+            if len(owned) >= runner.ticket.slots or running >= self._agencies[agency].max_concurrent:
                 return None
-            attempt = waiting.run.attempt + 1
-            waiting.run = replace(
-                waiting.run,
-                state=RunState.RUNNING,
-                attempt=attempt,
-                runner=runner.ticket.id,
-                started_at=now,
-                deadline_at=now + timedelta(seconds=waiting.run.request.timeout_seconds),
-            )
-            waiting.lease_until = now + timedelta(seconds=self._lease_seconds)
-            runner.run, runner.attempt = waiting.run.id, attempt
-            return self._assignment(waiting)
+            waiting = self._next(runner)
+            return None if waiting is None else self._take(runner, waiting, now)
+
+    def _next(self, runner: _Runner) -> _Kept | None:
+        queued = list(self._queued(runner.ticket.agency))
+        if runner.sweep is not None:
+            queued = [kept for kept in queued if kept.run.request.sweep == runner.sweep]
+            if not queued:
+                runner.spent = True
+                raise TokenRefused("Nothing more of the runner's sweep waits.")
+        meant = (kept for kept in queued if (kept.run.request.sweep is not None) == runner.ticket.for_sweeps)
+        return next(meant, queued[0] if queued else None)
+
+    def _take(self, runner: _Runner, kept: _Kept, now: datetime) -> Assignment:
+        attempt = kept.run.attempt + 1
+        kept.run = replace(
+            kept.run,
+            state=RunState.RUNNING,
+            attempt=attempt,
+            runner=runner.ticket.id,
+            started_at=now,
+            deadline_at=now + timedelta(seconds=kept.run.request.timeout_seconds),
+        )
+        kept.lease_until = now + timedelta(seconds=self._lease_seconds)
+        runner.claimed[kept.run.id] = attempt
+        runner.sweep = kept.run.request.sweep
+        runner.spent = runner.sweep is None or len(runner.claimed) >= runner.ticket.batch_limit
+        return self._assignment(kept)
 
     def heartbeat(self, token: str, run: str, attempt: int, progress: Progress, now: datetime) -> Directive:
         with self._lock:
             runner, kept = self._own_run(token, run)
-            if runner.attempt != attempt or not self._owns(kept.run, attempt):
+            if runner.claimed[run] != attempt or not self._owns(kept.run, attempt):
                 raise LeaseLost(f"Attempt {attempt} of run {run} no longer owns it.")
             kept.lease_until = now + timedelta(seconds=self._lease_seconds)
             kept.run = replace(kept.run, progress=progress)
@@ -283,9 +327,9 @@ class InMemoryRunQueue:
         with self._lock:
             runner, kept = self._own_run(token, run)
             # The runner's own attempt counts, not the number it sends: an old runner could send the new one's.
-            if runner.attempt == attempt == kept.run.attempt and kept.run.state.ended:
+            if runner.claimed[run] == attempt == kept.run.attempt and kept.run.state.ended:
                 return kept.run
-            if runner.attempt != attempt or not self._owns(kept.run, attempt):
+            if runner.claimed[run] != attempt or not self._owns(kept.run, attempt):
                 raise LeaseLost(f"Attempt {attempt} of run {run} no longer owns it.")
             return self._end(kept, result, now)
 
@@ -301,10 +345,15 @@ class InMemoryRunQueue:
         kept.run = replace(kept.run, state=result.state, reason=result.reason, error=result.error, ended_at=now)
         return kept.run
 
-    def _oldest_queued(self, agency: str) -> _Kept | None:
-        return next(
-            (k for k in self._runs.values() if k.run.request.agency == agency and k.run.state is RunState.QUEUED), None
-        )
+    def _queued(self, agency: str) -> Iterator[_Kept]:
+        for kept in self._runs.values():
+            if kept.run.request.agency == agency and kept.run.state is RunState.QUEUED:
+                yield kept
+
+    def _owned(self, runner: _Runner) -> Sequence[_Kept]:
+        """Return what a runner has claimed and still owns, in the order of its claims."""
+        kept = ((self._runs[run], attempt) for run, attempt in runner.claimed.items())
+        return [run for run, attempt in kept if self._owns(run.run, attempt)]
 
     def _runner(self, token: str) -> _Runner:
         hashed = hashlib.sha256(token.encode()).hexdigest()
@@ -315,7 +364,7 @@ class InMemoryRunQueue:
 
     def _own_run(self, token: str, run: str) -> tuple[_Runner, _Kept]:
         runner = self._runner(token)
-        if runner.run is None or runner.run != run:
+        if run not in runner.claimed:
             raise NotYourRun(f"Run {run} does not belong to runner {runner.ticket.id}.")
         return runner, self._runs[run]
 
@@ -329,6 +378,7 @@ class InMemoryRunQueue:
             timeout_seconds=kept.run.request.timeout_seconds,
             lease_seconds=self._lease_seconds,
             output_limit_bytes=self._output_limit_bytes,
+            start=kept.version.start,
         )
 
 

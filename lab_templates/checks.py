@@ -121,6 +121,7 @@ def _version(declared: Declaration, kernel: str, notebook: bytes, declaration: b
         notebook=notebook,
         declaration=declaration,
         readme=readme,
+        start=declared.runtime.start,
     )
 
 

@@ -105,6 +105,12 @@ class _Metric(_Table):
     label: _ShortText
 
 
+class _Runtime(_Table):
+    """``start = "ordinary"`` is for notebooks that must not begin in a process that has imported anything."""
+
+    start: Literal["forked", "ordinary"] = "forked"
+
+
 class Declaration(_Table):
     """A declaration whose form is right; ``specs`` and ``metric_specs`` give what it declares."""
 
@@ -118,6 +124,7 @@ class Declaration(_Table):
     data_source: _LongText
     parameters: Annotated[list[_Parameter], Field(max_length=100)] = []
     metrics: Annotated[list[_Metric], Field(max_length=100)] = []
+    runtime: _Runtime = _Runtime()
 
     def specs(self) -> tuple[ParameterSpec, ...]:
         return tuple(_spec(declared) for declared in self.parameters)

@@ -83,6 +83,7 @@ class TemplateVersion:
     notebook: bytes
     declaration: bytes  # template.toml as it was published
     readme: str = ""
+    start: str = "forked"  # how its kernel is started: forked (in a moment, from a warm process) | ordinary
 
     def parameter(self, name: str) -> ParameterSpec | None:
         return next((p for p in self.parameters if p.name == name), None)
