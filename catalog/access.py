@@ -15,7 +15,17 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, false, or_, select, true
 from sqlmodel import col
 
-from catalog.tables import Agency, Event, Experiment, Membership, RunRow, TemplateVersionRow
+from catalog.tables import (
+    Agency,
+    Event,
+    Experiment,
+    Membership,
+    NoticeRow,
+    RunRow,
+    ScheduleRow,
+    SweepRow,
+    TemplateVersionRow,
+)
 
 
 class Role(StrEnum):
@@ -238,6 +248,26 @@ def run_lanes(
 def visible_runs(viewer: Viewer, today: date) -> ColumnElement[bool]:
     """Return the condition on ``RunRow``: own agencies', and those below an experiment that is shared with the lab."""
     return or_(false(), *run_lanes(viewer, today))
+
+
+def visible_sweeps(viewer: Viewer, today: date) -> ColumnElement[bool]:
+    """Return the condition on ``SweepRow``: own agencies', and those below an experiment shared with the lab."""
+    agencies = agencies_for(viewer, Action.READ)
+    if agencies is not None and not agencies:
+        return false()
+    own = _in(SweepRow.orgnr, agencies)
+    shared = select(col(Experiment.id)).where(shared_experiments(viewer, today))
+    return or_(own, col(SweepRow.experiment).in_(shared))
+
+
+def visible_schedules(viewer: Viewer) -> ColumnElement[bool]:
+    """Return the condition on ``ScheduleRow``: those of the agencies where the viewer may read."""
+    return _in(ScheduleRow.orgnr, agencies_for(viewer, Action.READ))
+
+
+def visible_notices(viewer: Viewer) -> ColumnElement[bool]:
+    """Return the condition on ``NoticeRow``: a viewer's own, of agencies where the viewer still may read."""
+    return and_(col(NoticeRow.person) == viewer.name, _in(NoticeRow.orgnr, agencies_for(viewer, Action.READ)))
 
 
 def visible_members(viewer: Viewer) -> ColumnElement[bool]:

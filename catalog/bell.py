@@ -17,6 +17,11 @@ def of_run(run: str) -> str:
     return f"run:{run}"
 
 
+def of_sweep(sweep: str) -> str:
+    """Return the topic of one sweep's runs."""
+    return f"sweep:{sweep}"
+
+
 class Bell:
     """``ring`` may be called from any thread; ``wait`` belongs to an event loop."""
 

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlmodel import Field, SQLModel
 
@@ -53,6 +54,11 @@ def _text(default: str = "") -> Any:
     return Field(default=default, sa_column=Column(Text, nullable=False))
 
 
+def _index_where(name: str, columns: tuple[str, ...], where: str) -> Index:
+    """Return an index of those rows only that fulfil ``where``; a query uses it if it says the same in so many words."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
 class Agency(SQLModel, table=True):
     """A public agency. ``slug`` names its network, volumes and desks: 1-20 lowercase letters, digits, hyphens."""
 
@@ -65,6 +71,9 @@ class Agency(SQLModel, table=True):
     weight: int = 1
     max_desks: int = 10
     max_concurrent_runs: int = 2
+    max_sweep_runs: int = 10_000
+    max_memory: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))  # bytes; None: no limit
+    max_cpus: float | None = None  # cores; None: no limit
     created_at: datetime = _time(nullable=False)
 
 
@@ -118,17 +127,56 @@ class Experiment(SQLModel, table=True):
     created_at: datetime = _time(nullable=False)
 
 
+class SweepRow(SQLModel, table=True):
+    """One request for many runs of one template version. Its state is that of its runs."""
+
+    __tablename__ = "sweep"
+    __table_args__ = (
+        UniqueConstraint("requested_by", "idempotency_key"),
+        Index("sweep_by_agency", "orgnr", "id"),
+        Index("sweep_by_template", "template", "id"),
+        Index("sweep_by_experiment", "experiment", "id"),
+    )
+
+    id: str = Field(primary_key=True, max_length=26)
+    orgnr: str = Field(foreign_key="agency.orgnr", max_length=9)
+    experiment: str | None = Field(default=None, foreign_key="experiment.id", max_length=26)
+    template: str = Field(max_length=60)
+    version: str = Field(max_length=40)
+    template_digest: str = Field(max_length=71)
+    request: dict[str, Any] = _json()  # as it was asked for
+    size: int  # points
+    duplicates: int = 0
+    varied: list[str] = _json()
+    timeout_seconds: int
+    requested_by: str = Field(max_length=255)
+    idempotency_key: str | None = Field(default=None, max_length=255)
+    created_at: datetime = _time(nullable=False)
+    rounds: int = 1  # 1 + how often it was resumed
+    cancel_requested: bool = False
+    ended_at: datetime | None = _time(index=True)
+    tally: dict[str, int] | None = _json()  # points by state, once it has ended
+
+
 class RunRow(SQLModel, table=True):
     """A run, from request to recorded result. Every field below ``state`` is written by the server alone."""
 
     __tablename__ = "run"
+    # What waits and what runs is found by indexes that hold nothing else: they stay as small as the work at hand,
+    # however many runs have ended.
     __table_args__ = (
         UniqueConstraint("requested_by", "idempotency_key"),
         Index("run_by_agency", "orgnr", "id"),
         Index("run_by_template", "template", "id"),
         Index("run_by_experiment", "experiment", "id"),
         Index("run_by_state", "state", "id"),
-        Index("run_waiting", "state", "orgnr", "id"),
+        Index("run_by_sweep", "sweep", "stands", "state", "id"),
+        Index("run_by_schedule", "schedule", "id"),
+        Index("run_by_version", "template", "version", "state", "id"),
+        _index_where("run_waiting", ("orgnr", "id"), "state = 'queued'"),
+        _index_where("run_waiting_alone", ("orgnr", "id"), "state = 'queued' AND sweep IS NULL"),
+        _index_where("run_waiting_of_sweep", ("orgnr", "id"), "state = 'queued' AND sweep IS NOT NULL"),
+        _index_where("run_running", ("orgnr", "runner"), "state = 'running'"),
     )
 
     id: str = Field(primary_key=True, max_length=26)  # a ULID: sorts by time of creation
@@ -144,6 +192,10 @@ class RunRow(SQLModel, table=True):
     idempotency_key: str | None = Field(default=None, max_length=255)
     created_at: datetime = _time(nullable=False)
     retry_of: str | None = Field(default=None, max_length=26)
+    sweep: str | None = Field(default=None, foreign_key="sweep.id", max_length=26)
+    point: int | None = None  # which point of its sweep, from 0
+    stands: bool = True  # False for a run of a sweep whose point has a newer run
+    schedule: str | None = Field(default=None, foreign_key="schedule.id", max_length=26)
 
     state: str = Field(max_length=20)
     attempt: int = 0
@@ -151,7 +203,7 @@ class RunRow(SQLModel, table=True):
     error: dict[str, Any] | None = _json()
     cancel_requested: bool = False
     runner: str | None = Field(default=None, max_length=26)
-    lease_until: datetime | None = _time(index=True)
+    lease_until: datetime | None = _time()
     started_at: datetime | None = _time()
     ended_at: datetime | None = _time()
     deadline_at: datetime | None = _time()
@@ -224,7 +276,7 @@ class RunText(SQLModel, table=True):
 
 
 class RunnerRow(SQLModel, table=True):
-    """One throw-away runner and its token's hash. ``run`` is bound by its first claim and never changes after."""
+    """One throw-away runner and its token's hash. ``spent`` runners claim no more (see ``experiments.queue``)."""
 
     __tablename__ = "runner"
 
@@ -234,20 +286,132 @@ class RunnerRow(SQLModel, table=True):
     sandbox: str = Field(max_length=100)
     engine: str = Field(max_length=20)
     image_digest: str = Field(max_length=100)
-    run: str | None = Field(default=None, index=True, max_length=26)
-    attempt: int | None = None
+    slots: int = 1
+    batch_limit: int = 1
+    claimed: int = 0  # runs so far
+    sweep: str | None = Field(default=None, max_length=26)  # the sweep that its first claim bound it to
+    spent: bool = False
     created_at: datetime = _time(nullable=False)
     closed_at: datetime | None = _time(index=True)
 
 
-class Event(SQLModel, table=True):
-    """The audit log: who, what, when, from where. Rows are only ever added."""
+class RunnerClaim(SQLModel, table=True):
+    """Which attempt of which run a runner has claimed: what it may report on, whatever became of the run since."""
+
+    __tablename__ = "runner_claim"
+
+    runner: str = Field(primary_key=True, foreign_key="runner.id", max_length=26)
+    run: str = Field(primary_key=True, max_length=26)
+    attempt: int
+    number: int  # from 1, in the order of the claims
+
+
+class ScheduleRow(SQLModel, table=True):
+    """A run that is asked for again and again, at the times of a cron expression in a time zone."""
+
+    __tablename__ = "schedule"
+    __table_args__ = (
+        Index("schedule_by_agency", "orgnr", "id"),
+        Index("schedule_by_experiment", "experiment"),
+        _index_where("schedule_due", ("next_at",), "state = 'active'"),
+    )
 
     id: str = Field(primary_key=True, max_length=26)
-    at: datetime = _time(nullable=False, index=True)
+    orgnr: str = Field(foreign_key="agency.orgnr", max_length=9)
+    experiment: str | None = Field(default=None, foreign_key="experiment.id", max_length=26)
+    title: str = _text()
+    template: str = Field(max_length=60)
+    version: str | None = Field(default=None, max_length=40)  # None: the newest published at the time
+    parameters: dict[str, Any] = _json()  # as given, bound anew for each run
+    time_parameter: str | None = Field(default=None, max_length=200)
+    timeout_seconds: int | None = None
+    cron: str = Field(max_length=100)
+    zone: str = Field(max_length=60)
+    catch_up: str = Field(max_length=10)
+    state: str = Field(max_length=20)  # active | paused | stopped | removed
+    stop_reason: str | None = Field(default=None, max_length=40)
+    requested_by: str = Field(max_length=255)
+    created_at: datetime = _time(nullable=False)
+    next_at: datetime | None = _time()
+    last_at: datetime | None = _time()
+
+
+class Firing(SQLModel, table=True):
+    """One time of one schedule: its key is why no schedule fires twice for one time."""
+
+    __tablename__ = "firing"
+
+    schedule: str = Field(primary_key=True, foreign_key="schedule.id", max_length=26)
+    scheduled_at: datetime = Field(sa_column=Column(UtcDateTime(), primary_key=True))
+    at: datetime = _time(nullable=False)
+    by_hand: bool = False
+    run: str | None = Field(default=None, index=True, max_length=26)
+    left_out: int = 0  # earlier times that were missed and not made up for
+
+
+class PersonSettings(SQLModel, table=True):
+    """What a person has chosen. Whoever has no row has chosen nothing."""
+
+    __tablename__ = "person_settings"
+
+    person: str = Field(primary_key=True, max_length=255)
+    mail: str = Field(default="", max_length=254)
+    wish: str = Field(max_length=20)
+    language: str = Field(default="nb", max_length=2)
+    changed_at: datetime = _time(nullable=False)
+
+
+class NoticeRow(SQLModel, table=True):
+    """Something that ended, told to whoever asked for it; ``occasion`` tells apart what can end again."""
+
+    __tablename__ = "notice"
+    __table_args__ = (
+        UniqueConstraint("subject", "occasion", "person"),
+        Index("notice_by_person", "person", "id"),
+        _index_where("notice_unread", ("person", "id"), "read_at IS NULL"),
+    )
+
+    id: str = Field(primary_key=True, max_length=26)
+    person: str = Field(max_length=255)
+    orgnr: str = Field(foreign_key="agency.orgnr", max_length=9)
+    at: datetime = _time(nullable=False)
+    kind: str = Field(max_length=20)  # run | sweep | schedule
+    subject: str = Field(max_length=26)
+    occasion: int = 1
+    state: str = Field(max_length=20)
+    template: str = Field(max_length=60)
+    version: str = Field(default="", max_length=40)
+    detail: dict[str, Any] | None = _json()
+    read_at: datetime | None = _time()
+
+
+class Outbox(SQLModel, table=True):
+    """An e-mail that is to be sent: one for a notice, made in the notice's own transaction."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (_index_where("outbox_due", ("next_at",), "sent_at IS NULL AND given_up_at IS NULL"),)
+
+    notice: str = Field(primary_key=True, foreign_key="notice.id", max_length=26)
+    address: str = Field(max_length=254)
+    language: str = Field(max_length=2)
+    created_at: datetime = _time(nullable=False)
+    attempts: int = 0
+    next_at: datetime = _time(nullable=False)
+    sent_at: datetime | None = _time()
+    given_up_at: datetime | None = _time()
+    fault: str = _text()
+
+
+class Event(SQLModel, table=True):
+    """The audit log: who, what, when, from where. Rows are only ever added, and their ids sort by time."""
+
+    __table_args__ = (Index("event_by_agency", "orgnr", "id"), Index("event_by_subject", "subject", "id"))
+
+    id: str = Field(primary_key=True, max_length=26)
+    at: datetime = _time(nullable=False)
     person: str = Field(index=True, max_length=255)  # "system" for the lab itself
-    action: str = Field(index=True, max_length=60)  # run.submitted, template.approved, membership.ended, ...
-    orgnr: str | None = Field(default=None, index=True, max_length=9)
-    subject: str = Field(default="", index=True, max_length=255)
+    action: str = Field(max_length=60)  # run.submitted, template.approved, membership.ended, ...
+    orgnr: str | None = Field(default=None, max_length=9)
+    subject: str = Field(default="", max_length=255)
     source: str = Field(default="", max_length=60)  # web | api | cli | desk:<slug> | dispatcher | runner
     detail: dict[str, Any] | None = _json()

@@ -129,6 +129,14 @@ def changes(body: Closed, *, nullable: frozenset[str] = frozenset()) -> dict[str
     return fields
 
 
+class ClaimIn(BaseModel):
+    """From a sandbox, as ``HeartbeatIn``: the runs that the runner knows it has."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    holding: list[Annotated[str, StringConstraints(max_length=64)]] = Field(default=[], max_length=1000)
+
+
 class HeartbeatIn(BaseModel):
     """From a sandbox. Unknown fields are left aside: an older Hub can serve a newer runner."""
 

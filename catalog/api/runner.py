@@ -1,6 +1,6 @@
 """The runner protocol's server side. What comes in here comes out of a sandbox.
 
-A run token opens nothing but these three calls, for one run; the queue checks it in the same transaction that does
+A run token opens nothing but these three calls, for one batch of runs; the queue checks it in the same transaction that does
 the work. It is no Hub token, and a Hub token is none of these.
 """
 
@@ -18,9 +18,9 @@ from starlette.concurrency import run_in_threadpool
 
 from catalog.api.body import read_json
 from catalog.api.context import Lab, Services, bearer, unauthorized
-from catalog.api.models import HeartbeatIn, ResultIn
+from catalog.api.models import ClaimIn, HeartbeatIn, ResultIn
 from catalog.api.problems import Refusal
-from catalog.bell import WORK, of_run
+from catalog.bell import WORK, of_run, of_sweep
 from experiments.model import Assignment, Directive, Progress, Reason, Run, RunnerReport, RunResult, RunState
 from experiments.queue import TokenRefused
 from experiments.results import BadResult, read
@@ -29,6 +29,7 @@ from lab_templates.model import Problem
 log = logging.getLogger("proverom.runner")
 router = APIRouter()
 
+MOST_ARRIVING = 8  # results that one runner may be sending at a time
 MAX_TAIL = 4000  # characters of output that are kept for those who watch
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -40,6 +41,7 @@ class AssignmentOut(BaseModel):
     notebook: str
     parameters: dict[str, str | int | float | bool | None]
     kernel: str
+    start: str
     timeout_seconds: int
     lease_seconds: int
     output_limit_bytes: int
@@ -55,11 +57,13 @@ class StateOut(BaseModel):
 
 @router.post("/claim")
 async def claim(request: Request, lab: Lab, wait: Annotated[float, Query(ge=0, le=30)] = 0) -> Response:
-    """Give the runner its run, waiting up to ``wait`` seconds for one. No thread is held while it waits."""
+    """Give the runner its next run, waiting up to ``wait`` seconds for one. No thread is held while it waits."""
     token = _token(request)
+    data = await request.body()
+    holding = frozenset(_model(ClaimIn, read_json(data)).holding) if data else frozenset()
     until = time.monotonic() + wait
     while True:
-        assignment = await run_in_threadpool(lab.catalog.queue.claim, token, _now())
+        assignment = await run_in_threadpool(lab.catalog.queue.claim, token, _now(), holding)
         if assignment is not None:
             lab.bell.ring(of_run(assignment.run))
             return Response(_assignment(assignment), media_type="application/json")
@@ -88,16 +92,20 @@ async def result(run: str, request: Request, lab: Lab) -> StateOut:
     token = _token(request)
     digest = hashlib.sha256(token.encode()).hexdigest()
     await run_in_threadpool(_known, lab, digest)  # before the body: strangers' bodies are not read
-    arriving: set[str] = request.app.state.arriving
-    if digest in arriving:
-        raise Refusal(409, "already-arriving", "This runner is already sending its result. Wait for the answer.")
-    arriving.add(digest)
+    # One at a time of each run, and no more of a runner than it can have runs.
+    arriving: set[tuple[str, str]] = request.app.state.arriving
+    place = (digest, run)
+    if place in arriving or sum(sender == digest for sender, _ in arriving) >= MOST_ARRIVING:
+        raise Refusal(409, "already-arriving", "This runner is already sending this result. Wait for the answer.")
+    arriving.add(place)
     try:
         data = await request.body()
         ended = await run_in_threadpool(_finish, lab, token, run, data)
     finally:
-        arriving.discard(digest)
+        arriving.discard(place)
     lab.bell.ring(of_run(run))
+    if ended.request.sweep is not None:
+        lab.bell.ring(of_sweep(ended.request.sweep))
     lab.bell.ring(WORK)  # a place is free
     return StateOut(state=ended.state.value)
 
@@ -156,6 +164,7 @@ def _assignment(a: Assignment) -> str:
         notebook=a.notebook,
         parameters=dict(a.parameters),
         kernel=a.kernel,
+        start=a.start,
         timeout_seconds=a.timeout_seconds,
         lease_seconds=a.lease_seconds,
         output_limit_bytes=a.output_limit_bytes,

@@ -18,13 +18,18 @@ from catalog.store.database import Database
 from catalog.store.events import log_by
 from catalog.store.fields import Problems, storable
 from catalog.store.records import AgencyRecord
-from catalog.tables import Agency, RunRow
+from catalog.store.stopping import stop_schedules
+from catalog.tables import Agency, RunRow, ScheduleRow
 from experiments.model import Reason, RunState
+from experiments.schedules import StopReason
 from lab_templates.model import Text
 from lab_templates.text import quote
 
 NAME_LENGTH = 200
-_CHANGEABLE = ("name", "active", "weight", "max_desks", "max_concurrent_runs")
+MOST_SWEEP_RUNS = 1_000_000
+_QUOTAS = ("weight", "max_desks", "max_concurrent_runs", "max_sweep_runs", "max_memory", "max_cpus")
+_CHANGEABLE = ("name", "active", *_QUOTAS)
+_MIB = 1024 * 1024
 
 
 def agency_record(row: Agency) -> AgencyRecord:
@@ -37,6 +42,9 @@ def agency_record(row: Agency) -> AgencyRecord:
         weight=row.weight,
         max_desks=row.max_desks,
         max_concurrent_runs=row.max_concurrent_runs,
+        max_sweep_runs=row.max_sweep_runs,
+        max_memory=row.max_memory,
+        max_cpus=row.max_cpus,
     )
 
 
@@ -116,9 +124,11 @@ class Agencies:
         return checked
 
     def change(self, viewer: Viewer, orgnr: str, **changes: Any) -> AgencyRecord:
-        """Change ``name`` (a Text), ``active``, ``weight``, ``max_desks`` or ``max_concurrent_runs``.
+        """Change ``name`` (a Text), ``active``, or a quota: ``weight``, ``max_desks``, ``max_concurrent_runs``,
+        ``max_sweep_runs``, ``max_memory``, ``max_cpus`` (None for the last two: no limit).
 
-        Closing an agency ends its queued runs and asks its running ones to stop, in the same transaction. Raise
+        Closing an agency ends its queued runs, asks its running ones to stop and stops its schedules, in the same
+        transaction. Raise
         NotFound, Forbidden or InvalidInput (as ``add``; unknown_field).
         """
         self.get(viewer, orgnr)
@@ -138,11 +148,13 @@ class Agencies:
             if after == before:
                 return before
             row.name_nb, row.name_nn, row.name_en = after.name.nb, after.name.nn, after.name.en
-            row.active, row.weight = after.active, after.weight
-            row.max_desks, row.max_concurrent_runs = after.max_desks, after.max_concurrent_runs
+            row.active = after.active
+            for name in _QUOTAS:
+                setattr(row, name, getattr(after, name))
             session.flush()
             if before.active and not after.active:
                 _stop_runs(session, orgnr, self._clock())
+                stop_schedules(session, col(ScheduleRow.orgnr) == orgnr, StopReason.AGENCY_CLOSED, self._clock())
             detail = {k: _plain(getattr(after, k)) for k in _CHANGEABLE if getattr(after, k) != getattr(before, k)}
             log_by(session, viewer, self._clock(), "agency.changed", agency=orgnr, subject=orgnr, detail=detail)
         return after
@@ -173,6 +185,11 @@ def _checked(problems: Problems, agency: AgencyRecord) -> AgencyRecord:
         weight=fields.whole(problems, "weight", agency.weight, 1, 100),
         max_desks=fields.whole(problems, "max_desks", agency.max_desks, 0, 10_000),
         max_concurrent_runs=fields.whole(problems, "max_concurrent_runs", agency.max_concurrent_runs, 0, 10_000),
+        max_sweep_runs=fields.whole(problems, "max_sweep_runs", agency.max_sweep_runs, 1, MOST_SWEEP_RUNS),
+        max_memory=None
+        if agency.max_memory is None
+        else fields.whole(problems, "max_memory", agency.max_memory, 256 * _MIB, 2**50),
+        max_cpus=None if agency.max_cpus is None else fields.number(problems, "max_cpus", agency.max_cpus, 0.1, 10_000),
     )
 
 
@@ -197,6 +214,9 @@ def _row(agency: AgencyRecord, now: datetime) -> Agency:
         weight=agency.weight,
         max_desks=agency.max_desks,
         max_concurrent_runs=agency.max_concurrent_runs,
+        max_sweep_runs=agency.max_sweep_runs,
+        max_memory=agency.max_memory,
+        max_cpus=agency.max_cpus,
         created_at=now,
     )
 

@@ -19,12 +19,15 @@ from catalog.store.fields import Problems, one_problem
 from catalog.store.ids import is_id, new_id
 from catalog.store.paging import check_limit, cursor_after, cut, read_cursor
 from catalog.store.records import ExperimentRecord, Page
-from catalog.tables import Experiment, RunRow
+from catalog.store.stopping import stop_schedules
+from catalog.tables import Experiment, RunRow, ScheduleRow
+from experiments.schedules import StopReason
 from lab_templates.model import LANGUAGES
 from lab_templates.text import quote
 
 VISIBILITIES = ("agency", "lab", "public")
 STATUSES = ("draft", "registered", "running", "analysed", "published", "stopped")
+CLOSED_STATUSES = ("published", "stopped")  # nothing is started for such an experiment by itself any more
 LONGEST_QUERY = 200
 _CHANGEABLE = ("title", "summary", "language", "visibility", "embargo_until", "status")
 
@@ -140,6 +143,9 @@ class Experiments:
             for name, value in moved.items():
                 setattr(row, name, value)
             session.flush()
+            if moved.get("status") in CLOSED_STATUSES:
+                this = col(ScheduleRow.experiment) == id
+                stop_schedules(session, this, StopReason.EXPERIMENT_CLOSED, self._clock())
             if moved:
                 detail = {k: str(v) if v is not None else None for k, v in moved.items() if k != "summary"}
                 log_by(

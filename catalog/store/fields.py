@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from datetime import date, datetime
@@ -13,6 +14,11 @@ from lab_templates.text import clean_text, quote
 
 _SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,18}[a-z0-9])?\Z")
 # A network of the lab is called proverom-<lab>-<slug>; these two are the lab's own.
+# An address as mail servers of today take it: no quoted parts, no comments, no address literals.
+_MAIL = re.compile(
+    r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
+    r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}\Z"
+)
 _RESERVED_SLUGS = frozenset({"edge", "hub"})
 _PERSON = re.compile(r"[^\s/\\:?#&%\"'<>]{1,255}\Z")
 
@@ -136,6 +142,30 @@ def whole(problems: Problems, field: str, raw: object, lowest: int, highest: int
         what = f"{field}={quote(raw)} is above its maximum {highest}. Lower it."
         problems.add("above_maximum", field, raw, what, str(highest))
     return raw
+
+
+def number(problems: Problems, field: str, raw: object, lowest: float, highest: float) -> float:
+    """Return a number within limits (inclusive). Notes wrong_type, below_minimum, above_maximum."""
+    if isinstance(raw, bool) or not isinstance(raw, int | float) or not math.isfinite(raw):
+        problems.add("wrong_type", field, raw, f"{field}={quote(raw)} is not a number. Give one.", "number")
+        return lowest
+    if raw < lowest:
+        what = f"{field}={quote(raw)} is below its minimum {lowest:g}. Raise it."
+        problems.add("below_minimum", field, raw, what, f"{lowest:g}")
+    if raw > highest:
+        what = f"{field}={quote(raw)} is above its maximum {highest:g}. Lower it."
+        problems.add("above_maximum", field, raw, what, f"{highest:g}")
+    return float(raw)
+
+
+def mail_address(problems: Problems, field: str, raw: object) -> str:
+    """Return an e-mail address, "" for none. Notes bad_mail."""
+    text = raw.strip() if isinstance(raw, str) and len(raw) <= 1000 else ""
+    if raw == "" or (len(text) <= 254 and _MAIL.match(text)):
+        return text
+    what = f"{quote(raw)} is no e-mail address. Write it like kari.nordmann@example.no, or leave it empty."
+    problems.add("bad_mail", field, raw, what)
+    return ""
 
 
 def day(problems: Problems, field: str, raw: object) -> date | None:

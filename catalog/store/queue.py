@@ -7,11 +7,11 @@ decided here is decided by conditional updates that name the attempt; the locks 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, not_, select, update
+from sqlalchemy import ColumnElement, Select, and_, exists, func, not_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from sqlmodel import col
@@ -20,9 +20,10 @@ from catalog.blobs import Blobs
 from catalog.store.database import Database, changed
 from catalog.store.events import log
 from catalog.store.limits import RunLimits
-from catalog.store.run_rows import add_results, ending, queue_run, reported
+from catalog.store.notices import tell_of_run
+from catalog.store.run_rows import ALONE, OF_SWEEP, RUNNING, WAITING, add_results, ending, queue_run, reported
 from catalog.store.templates import find_version, version_of
-from catalog.tables import Agency, RunnerRow, RunRow
+from catalog.tables import Agency, RunnerClaim, RunnerRow, RunRow
 from experiments.model import (
     Assignment,
     Directive,
@@ -33,11 +34,12 @@ from experiments.model import (
     RunResult,
     RunState,
 )
-from experiments.queue import AgencyDemand, LeaseLost, NotYourRun, TokenRefused
+from experiments.queue import AgencyDemand, LeaseLost, NotYourRun, RunnerLoad, TokenRefused
 from lab_templates.model import InvalidInput, TemplateVersion
 
 _QUEUED, _RUNNING = RunState.QUEUED.value, RunState.RUNNING.value
 _OPEN = col(RunnerRow.closed_at).is_(None)
+_NONE = (0, "")
 
 
 class SqlRunQueue:
@@ -50,30 +52,31 @@ class SqlRunQueue:
         self._clock = clock
 
     # -- the dispatcher's side -------------------------------------------------------------------------------------
-    def demand(self) -> Sequence[AgencyDemand]:
-        orgnr, state = col(RunRow.orgnr), col(RunRow.state)
-        counts = (
-            select(orgnr, state, func.count(), func.min(col(RunRow.id)))
-            .where(state.in_((_QUEUED, _RUNNING)))
-            .group_by(orgnr, state)
-        )
+    def demand(self, recent: datetime | None = None) -> Sequence[AgencyDemand]:
+        orgnr, first = col(RunRow.orgnr), func.min(col(RunRow.id))
         with self._database.read() as session:
-            found: dict[str, dict[str, tuple[int, str]]] = {}
-            for of, word, count, first in session.execute(counts):
-                found.setdefault(of, {})[word] = (count, first)
-            firsts = [states[_QUEUED][1] for states in found.values() if _QUEUED in states]
-            when = select(orgnr, col(RunRow.created_at)).where(col(RunRow.id).in_(firsts))
-            oldest = {row[0]: row[1] for row in session.execute(when)} if firsts else {}
-            agencies = session.scalars(select(Agency).where(col(Agency.orgnr).in_(found)).order_by(col(Agency.orgnr)))
+            alone = {o: (n, id) for o, n, id in session.execute(_count(ALONE, orgnr, func.count(), first))}
+            swept = {o: (n, id) for o, n, id in session.execute(_count(OF_SWEEP, orgnr, func.count(), first))}
+            running = {o: n for o, n in session.execute(_count(RUNNING, orgnr, func.count()))}
+            firsts = [id for _, id in (*alone.values(), *swept.values())]
+            when = select(orgnr, func.min(col(RunRow.created_at))).where(col(RunRow.id).in_(firsts)).group_by(orgnr)
+            oldest: dict[str, datetime] = {o: at for o, at in session.execute(when)} if firsts else {}
+            busy = alone.keys() | swept.keys() | running.keys()
+            if recent is not None:
+                busy |= _submitted_since(session, recent)
+            agencies = session.scalars(select(Agency).where(col(Agency.orgnr).in_(busy)).order_by(col(Agency.orgnr)))
             return [
                 AgencyDemand(
                     agency=agency.orgnr,
                     slug=agency.slug,
-                    queued=found[agency.orgnr].get(_QUEUED, (0, ""))[0],
-                    running=found[agency.orgnr].get(_RUNNING, (0, ""))[0],
+                    queued=alone.get(agency.orgnr, _NONE)[0] + swept.get(agency.orgnr, _NONE)[0],
+                    running=running.get(agency.orgnr, 0),
                     max_concurrent=agency.max_concurrent_runs,
                     weight=agency.weight,
                     oldest=oldest.get(agency.orgnr),
+                    queued_of_sweeps=swept.get(agency.orgnr, _NONE)[0],
+                    max_memory=agency.max_memory,
+                    max_cpus=agency.max_cpus,
                 )
                 for agency in agencies
             ]
@@ -87,6 +90,8 @@ class SqlRunQueue:
             sandbox=ticket.sandbox,
             engine=ticket.engine,
             image_digest=ticket.image_digest,
+            slots=ticket.slots,
+            batch_limit=ticket.batch_limit,
             created_at=ticket.created_at,
         )
         try:
@@ -98,15 +103,20 @@ class SqlRunQueue:
             raise ValueError(f"Runner {ticket.id} or its token was used before. Make new ones.") from error
 
     def runners(self) -> Sequence[RunnerTicket]:
-        return self._tickets(select(RunnerRow).where(_OPEN))
+        return [load.ticket for load in self.loads()]
 
-    def idle_runners(self) -> Sequence[RunnerTicket]:
-        return self._tickets(select(RunnerRow).where(_OPEN, col(RunnerRow.run).is_(None)))
+    def loads(self) -> Sequence[RunnerLoad]:
+        query = select(RunnerRow).where(_OPEN).order_by(col(RunnerRow.created_at), col(RunnerRow.id))
+        with self._database.read() as session:
+            held = {runner: n for runner, n in session.execute(_count(RUNNING, col(RunRow.runner), func.count()))}
+            return [RunnerLoad(_ticket(r), r.claimed, held.get(r.id, 0), r.spent) for r in session.scalars(query)]
 
-    def finished_runners(self) -> Sequence[RunnerTicket]:
-        owns = and_(col(RunRow.state) == _RUNNING, col(RunRow.attempt) == col(RunnerRow.attempt))
-        bound = select(RunnerRow).join(RunRow, col(RunRow.id) == col(RunnerRow.run))
-        return self._tickets(bound.where(_OPEN, not_(owns)))
+    def retire_runner(self, runner: str) -> None:
+        now = self._clock()
+        with self._database.write() as session:
+            if _spend(session, runner):
+                orgnr = session.scalar(select(col(RunnerRow.orgnr)).where(col(RunnerRow.id) == runner))
+                self._log(session, now, "runner.retired", orgnr, runner, "dispatcher")
 
     def close_runner(self, runner: str) -> None:
         now = self._clock()
@@ -117,22 +127,24 @@ class SqlRunQueue:
                 self._log(session, now, "runner.closed", orgnr, runner, "dispatcher")
 
     def active(self) -> Sequence[Run]:
-        return self._runs(col(RunRow.state) == _RUNNING)
+        return self._runs(RUNNING)
 
     def expired(self, now: datetime) -> Sequence[Run]:
-        return self._runs(and_(col(RunRow.state) == _RUNNING, col(RunRow.lease_until) < now))
+        return self._runs(and_(RUNNING, col(RunRow.lease_until) < now))
 
     def oldest_queued(self, agency: str) -> Run | None:
         with self._database.read() as session:
-            row = session.scalars(_waiting(agency)).one_or_none()
+            row = session.scalars(_oldest(WAITING, col(RunRow.orgnr) == agency)).one_or_none()
             return None if row is None else queue_run(row)
 
     def give_back(self, run: str, attempt: int, now: datetime) -> Run:
         """End a lost attempt. Raise KeyError if there is no such run."""
         with self._database.write() as session:
-            row = _locked(session, run)
+            row, runner = _locked_with_runner(session, run)
             if not _owns(row, attempt):
                 return queue_run(row)
+            if runner is not None:
+                runner.spent = True
             if row.cancel_requested:
                 result = RunResult(RunState.CANCELLED, b"", Reason.CANCELLED_BY_USER)
             elif attempt >= row.max_attempts:
@@ -145,34 +157,40 @@ class SqlRunQueue:
         """Record an ending that the server decided on. Raise LeaseLost, or KeyError if there is no such run."""
         files = self._keep(result)
         with self._database.write() as session:
-            row = _locked(session, run)
+            row, runner = _locked_with_runner(session, run)
             if row.attempt != attempt or RunState(row.state).ended:
                 raise _lost(run, attempt)
+            if runner is not None:
+                runner.spent = True
             return self._end(session, row, attempt, result, now, files, "dispatcher")
 
     # -- the runner's side -----------------------------------------------------------------------------------------
-    def claim(self, token: str, now: datetime) -> Assignment | None:
+    def claim(self, token: str, now: datetime, holding: Collection[str] = ()) -> Assignment | None:
         with self._database.write() as session:
             runner = _runner(session, token, lock=True)
-            row = self._bound(session, runner, now) if runner.run else self._take(session, runner, now)
-            if row is None:
-                return None
-            version = self._version(session, row)
-            if version is not None:
+            row = self._unheard(session, runner, holding, now)
+            if row is None and not runner.spent:
+                row = self._take(session, runner, now)
+                if row is None and not runner.spent:
+                    return None
+            version = self._version(session, row) if row is not None else None
+            if row is not None and version is not None:
                 return self._assignment(row, version)
-            result = RunResult(RunState.FAILED, b"", Reason.START_FAILED)
-            self._end(session, row, row.attempt, result, now, _Files(), "catalog")
-        # The runner is spent with the run it was bound to; the next one gets the next run.
-        raise TokenRefused("The run's template is not what was published, so the run has failed.")
+            if row is not None:
+                runner.spent = True
+                result = RunResult(RunState.FAILED, b"", Reason.START_FAILED)
+                self._end(session, row, row.attempt, result, now, _Files(), "catalog")
+        # Committed: a runner that is spent stays so, and the run that could not start has failed.
+        raise TokenRefused("The runner's batch is done.")
 
     def heartbeat(self, token: str, run: str, attempt: int, progress: Progress, now: datetime) -> Directive:
         with self._database.write() as session:
             runner = _runner(session, token)
-            _own_run(runner, run)
+            claimed = _claimed_attempt(session, runner, run)
             lease = now + timedelta(seconds=self._limits.lease_seconds)
             this = and_(_attempt(run, attempt), col(RunRow.runner) == runner.id)
             beat = update(RunRow).where(this).values(lease_until=lease, **reported(progress))
-            if runner.attempt != attempt or changed(session.execute(beat)) != 1:
+            if claimed != attempt or changed(session.execute(beat)) != 1:
                 raise _lost(run, attempt)
             return Directive(bool(session.scalar(select(col(RunRow.cancel_requested)).where(col(RunRow.id) == run))))
 
@@ -186,36 +204,52 @@ class SqlRunQueue:
             return self._end(session, _locked(session, run), attempt, result, now, files, "runner")
 
     # -- inside ----------------------------------------------------------------------------------------------------
-    def _tickets(self, query: Select[RunnerRow]) -> Sequence[RunnerTicket]:
-        with self._database.read() as session:
-            rows = session.scalars(query.order_by(col(RunnerRow.created_at), col(RunnerRow.id)))
-            return [
-                RunnerTicket(r.id, r.orgnr, r.token_sha256, r.sandbox, r.engine, r.image_digest, r.created_at)
-                for r in rows
-            ]
-
     def _runs(self, where: ColumnElement[bool]) -> Sequence[Run]:
         with self._database.read() as session:
             return [queue_run(row) for row in session.scalars(select(RunRow).where(where).order_by(col(RunRow.id)))]
 
-    def _bound(self, session: Session, runner: RunnerRow, now: datetime) -> RunRow:
-        """Return the run that this runner has claimed before, its lease renewed."""
-        lease = now + timedelta(seconds=self._limits.lease_seconds)
-        this = _attempt(runner.run or "", runner.attempt or 0)
-        if changed(session.execute(update(RunRow).where(this).values(lease_until=lease))) != 1:
-            raise TokenRefused("The runner's run has ended, or its attempt was given back.")
-        return _locked(session, runner.run or "")
+    def _unheard(self, session: Session, runner: RunnerRow, holding: Collection[str], now: datetime) -> RunRow | None:
+        """Return the oldest run that this runner owns without knowing it, its lease renewed: its answer was lost."""
+        claims = select(RunRow).join(RunnerClaim, col(RunnerClaim.run) == col(RunRow.id))
+        owned = claims.where(RUNNING, col(RunRow.runner) == runner.id, col(RunnerClaim.runner) == runner.id)
+        for row in session.scalars(owned.order_by(col(RunnerClaim.number))) if runner.claimed else ():
+            if row.id in holding:
+                continue
+            lease = now + timedelta(seconds=self._limits.lease_seconds)
+            renew = update(RunRow).where(_attempt(row.id, row.attempt)).values(lease_until=lease)
+            if changed(session.execute(renew)) == 1:
+                return _locked(session, row.id)
+        return None
 
     def _take(self, session: Session, runner: RunnerRow, now: datetime) -> RunRow | None:
-        """Bind the runner to its agency's oldest queued run, if one waits and the agency's quota leaves room."""
+        """Bind the runner to the run that is next for it, if its own slots and its agency's quota leave room."""
         agency = session.scalars(select(Agency).where(col(Agency.orgnr) == runner.orgnr).with_for_update()).one()
-        of_agency = (col(RunRow.state) == _RUNNING, col(RunRow.orgnr) == agency.orgnr)
-        running = session.scalar(select(func.count()).select_from(RunRow).where(*of_agency)) or 0
-        if running >= agency.max_concurrent_runs:
+        of_agency = col(RunRow.orgnr) == agency.orgnr
+        query = select(col(RunRow.runner), func.count()).where(RUNNING, of_agency).group_by(col(RunRow.runner))
+        held: dict[str | None, int] = {id: n for id, n in session.execute(query)}
+        if held.get(runner.id, 0) >= runner.slots or sum(held.values()) >= agency.max_concurrent_runs:
             return None
-        row = session.scalars(_waiting(agency.orgnr).with_for_update(skip_locked=True)).one_or_none()
+        row = self._next(session, runner, of_agency)
         if row is None:
+            # What another claim has locked at this moment still waits, as far as this one can know.
+            if runner.sweep is not None and not session.scalar(select(_any_of_sweep(runner.sweep))):
+                runner.spent = True
             return None
+        return self._bind(session, runner, row, now)
+
+    def _next(self, session: Session, runner: RunnerRow, of_agency: ColumnElement[bool]) -> RunRow | None:
+        if runner.sweep is not None:
+            lanes = [(WAITING, and_(col(RunRow.sweep) == runner.sweep, col(RunRow.stands)))]
+        else:
+            meant, others = (OF_SWEEP, ALONE) if runner.batch_limit > 1 else (ALONE, OF_SWEEP)
+            lanes = [(meant, of_agency), (others, of_agency)]
+        for lane in lanes:
+            row = session.scalars(_oldest(*lane).with_for_update(skip_locked=True)).one_or_none()
+            if row is not None:
+                return row
+        return None
+
+    def _bind(self, session: Session, runner: RunnerRow, row: RunRow, now: datetime) -> RunRow | None:
         attempt = row.attempt + 1
         take = update(RunRow).where(
             col(RunRow.id) == row.id, col(RunRow.state) == _QUEUED, col(RunRow.attempt) == row.attempt
@@ -232,9 +266,14 @@ class SqlRunQueue:
         }
         if changed(session.execute(take.values(**values))) != 1:
             return None
-        session.execute(update(RunnerRow).where(col(RunnerRow.id) == runner.id).values(run=row.id, attempt=attempt))
-        detail = {"attempt": attempt, "runner": runner.id}
-        self._log(session, now, "run.started", row.orgnr, row.id, "runner", detail)
+        runner.claimed += 1
+        runner.sweep = row.sweep
+        runner.spent = row.sweep is None or runner.claimed >= runner.batch_limit
+        session.add(RunnerClaim(runner=runner.id, run=row.id, attempt=attempt, number=runner.claimed))
+        session.flush()
+        if row.sweep is None:  # of a sweep's runs the sweep's own events tell enough
+            detail = {"attempt": attempt, "runner": runner.id}
+            self._log(session, now, "run.started", row.orgnr, row.id, "runner", detail)
         session.refresh(row)
         return row
 
@@ -257,15 +296,16 @@ class SqlRunQueue:
             timeout_seconds=row.timeout_seconds,
             lease_seconds=self._limits.lease_seconds,
             output_limit_bytes=self._limits.output_limit_bytes,
+            start=version.start,
         )
 
     def _may_finish(self, session: Session, token: str, run: str, attempt: int, *, lock: bool = False) -> RunRow | None:
         """Return None if this attempt owns the run, the run as recorded if it did when it ended; raise otherwise."""
         runner = _runner(session, token)
-        _own_run(runner, run)
+        claimed = _claimed_attempt(session, runner, run)
         row = _locked(session, run) if lock else session.scalars(select(RunRow).where(col(RunRow.id) == run)).one()
         # The runner's own attempt counts, not the number it sends: an old runner could send the new one's.
-        if runner.attempt != attempt or row.attempt != attempt:
+        if claimed != attempt or row.attempt != attempt:
             raise _lost(run, attempt)
         if _owns(row, attempt):
             return None
@@ -294,6 +334,7 @@ class SqlRunQueue:
         detail = {"state": result.state.value, "reason": values["reason"], "attempt": attempt}
         self._log(session, now, "run.ended", row.orgnr, row.id, source, detail)
         session.refresh(row)
+        tell_of_run(session, now, row)
         return queue_run(row)
 
     def _requeue(self, session: Session, row: RunRow, attempt: int, now: datetime) -> Run:
@@ -332,10 +373,37 @@ class _Files:
         self.figures = figures or {}
 
 
-def _waiting(agency: str) -> Select[RunRow]:
-    """Return the query for an agency's oldest queued run: the first entry of one index, however big the catalog is."""
-    this = (col(RunRow.state) == _QUEUED, col(RunRow.orgnr) == agency)
+def _count(where: ColumnElement[bool], group: Any, *columns: Any) -> Select[Any]:
+    return select(group, *columns).where(where).group_by(group)
+
+
+def _submitted_since(session: Session, recent: datetime) -> set[str]:
+    """Return the agencies whose newest run was created at ``recent`` or later."""
+    newest = (
+        select(func.max(col(RunRow.id))).where(col(RunRow.orgnr) == col(Agency.orgnr)).correlate(Agency)
+    ).scalar_subquery()
+    query = select(col(RunRow.orgnr)).join(Agency, col(RunRow.id) == newest).where(col(RunRow.created_at) >= recent)
+    return set(session.scalars(query))
+
+
+def _oldest(*this: ColumnElement[bool]) -> Select[RunRow]:
+    """Return the query for the oldest of some runs: the first entry of one index, however big the catalog is."""
     return select(RunRow).where(*this).order_by(col(RunRow.id)).limit(1)
+
+
+def _any_of_sweep(sweep: str) -> ColumnElement[bool]:
+    return exists().where(WAITING, col(RunRow.sweep) == sweep, col(RunRow.stands))
+
+
+def _ticket(r: RunnerRow) -> RunnerTicket:
+    return RunnerTicket(
+        r.id, r.orgnr, r.token_sha256, r.sandbox, r.engine, r.image_digest, r.created_at, r.slots, r.batch_limit
+    )
+
+
+def _spend(session: Session, runner: str) -> bool:
+    spend = update(RunnerRow).where(col(RunnerRow.id) == runner, not_(col(RunnerRow.spent))).values(spent=True)
+    return changed(session.execute(spend)) == 1
 
 
 def _attempt(run: str, attempt: int) -> ColumnElement[bool]:
@@ -354,6 +422,16 @@ def _locked(session: Session, run: str) -> RunRow:
     return row
 
 
+def _locked_with_runner(session: Session, run: str) -> tuple[RunRow, RunnerRow | None]:
+    """Lock a run and the runner that has it, the runner first as everywhere. Raise KeyError if there is no such run."""
+    id = session.scalar(select(col(RunRow.runner)).where(col(RunRow.id) == run, RUNNING))
+    query = select(RunnerRow).where(col(RunnerRow.id) == id).with_for_update()
+    runner = session.scalars(query).one_or_none() if id is not None else None
+    row = _locked(session, run)
+    # The run may have gone to another runner meanwhile; then its attempt is another one too, and the caller says so.
+    return row, runner if row.runner == id and row.state == _RUNNING else None
+
+
 def _runner(session: Session, token: str, *, lock: bool = False) -> RunnerRow:
     hashed = hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
     query = select(RunnerRow).where(col(RunnerRow.token_sha256) == hashed, _OPEN)
@@ -363,9 +441,13 @@ def _runner(session: Session, token: str, *, lock: bool = False) -> RunnerRow:
     return runner
 
 
-def _own_run(runner: RunnerRow, run: str) -> None:
-    if runner.run is None or runner.run != run:
+def _claimed_attempt(session: Session, runner: RunnerRow, run: str) -> int:
+    """Return the attempt of a run that this runner has claimed. Raise NotYourRun if it never did."""
+    query = select(col(RunnerClaim.attempt)).where(col(RunnerClaim.runner) == runner.id, col(RunnerClaim.run) == run)
+    attempt = session.scalar(query)
+    if attempt is None:
         raise NotYourRun(f"That run does not belong to runner {runner.id}.")
+    return attempt
 
 
 def _lost(run: str, attempt: int) -> LeaseLost:

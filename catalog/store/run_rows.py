@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, insert, select
+from sqlalchemy import ColumnElement, Select, and_, insert, literal, select
 from sqlalchemy.orm import Session
 from sqlmodel import col
 
@@ -36,6 +36,17 @@ from lab_templates.model import Text
 
 LONGEST_TAIL = 16_000  # characters of live output that are kept
 _MOST_CELLS = 1_000_000
+
+
+def _in_state(state: RunState) -> ColumnElement[bool]:
+    """The state stands in the statement itself: only then do the databases see that an index of such rows will do."""
+    return col(RunRow.state) == literal(state.value, literal_execute=True)
+
+
+WAITING = _in_state(RunState.QUEUED)
+ALONE = and_(WAITING, col(RunRow.sweep).is_(None))
+OF_SWEEP = and_(WAITING, col(RunRow.sweep).is_not(None))
+RUNNING = _in_state(RunState.RUNNING)
 
 Loaded = tuple[RunRow, Agency, dict[str, str] | None]
 
@@ -75,6 +86,9 @@ def run_record(loaded: Loaded, **results: Any) -> RunRecord:
         timeout_seconds=row.timeout_seconds,
         requested_by=row.requested_by,
         retry_of=row.retry_of,
+        sweep=row.sweep,
+        point=row.point,
+        schedule=row.schedule,
         cancel_requested=row.cancel_requested,
         created_at=row.created_at,
         started_at=row.started_at,
@@ -106,6 +120,7 @@ def queue_run(row: RunRow) -> Run:
             requested_by=row.requested_by,
             experiment=row.experiment,
             idempotency_key=row.idempotency_key,
+            sweep=row.sweep,
         ),
         state=RunState(row.state),
         attempt=row.attempt,
@@ -172,6 +187,7 @@ def add_run(
     *,
     max_attempts: int,
     retry_of: str | None = None,
+    schedule: str | None = None,
     words: Iterable[str] = (),
 ) -> RunRow:
     """Queue a run in the caller's transaction. Raise IntegrityError if the idempotency key was used before."""
@@ -189,6 +205,8 @@ def add_run(
         idempotency_key=request.idempotency_key,
         created_at=now,
         retry_of=retry_of,
+        sweep=request.sweep,
+        schedule=schedule,
         state=RunState.QUEUED.value,
     )
     session.add(row)

@@ -41,7 +41,8 @@ def test_claim_run_report(lab: ApiLab) -> None:
     assert assignment["notebook"] == NOTEBOOK.decode()
     assert assignment["parameters"] == {"alpha": 0.1, "office": "Bergen"}
     assert set(assignment) == {
-        "run", "attempt", "notebook", "parameters", "kernel", "timeout_seconds", "lease_seconds", "output_limit_bytes",
+        "run", "attempt", "notebook", "parameters", "kernel", "start", "timeout_seconds", "lease_seconds",
+        "output_limit_bytes",
     }  # fmt: skip
     assert lab.runner("/claim", token).json() == assignment  # a lost answer costs nothing
     beat = lab.runner(

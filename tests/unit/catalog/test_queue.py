@@ -15,7 +15,7 @@ from sqlmodel import col
 
 from catalog.store import Catalog, RunLimits, open_catalog
 from catalog.store.run_rows import add_run, queue_run
-from catalog.tables import Event, MetricRow, RunRow, TemplateVersionRow
+from catalog.tables import Event, MetricRow, RunRow, SweepRow, TemplateVersionRow
 from experiments.model import CellError, Figure, Metric, Progress, Reason, Run, RunRequest, RunResult, RunState, Table
 from experiments.queue import LeaseLost, TokenRefused
 from experiments.testing import FakeClock
@@ -50,7 +50,24 @@ class SqlCase:
     def submit(self, request: RunRequest, *, max_attempts: int = 3) -> Run:
         wanted = replace(request, template_digest=self.version.digest)
         with self.catalog._database.write() as session:
+            if wanted.sweep is not None and session.get(SweepRow, wanted.sweep) is None:
+                session.add(self.sweep(wanted))
+                session.flush()
             return queue_run(add_run(session, wanted, contract.T0, max_attempts=max_attempts))
+
+    @staticmethod
+    def sweep(request: RunRequest) -> SweepRow:
+        return SweepRow(
+            id=request.sweep or "",
+            orgnr=request.agency,
+            template=request.template,
+            version=request.version,
+            template_digest=request.template_digest,
+            size=1,
+            timeout_seconds=request.timeout_seconds,
+            requested_by=request.requested_by,
+            created_at=contract.T0,
+        )
 
     def cancel(self, run: str) -> Run:
         self.catalog.runs.cancel(SYSTEM, run)
