@@ -17,16 +17,20 @@ from typing import Any, Protocol
 import nbformat
 import zmq
 import zmq.asyncio
+from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.provisioning import KernelProvisionerFactory
 from jupyter_core.utils import run_sync
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
 from experiments.runner.outputs import Admission, OutputBudget, Tail, cut_notice
+from experiments.runner.provisioner import FORKED, ORDINARY
 
 ENGINE = "proverom"
 LISTEN_AGAIN = 10.0  # seconds
+FIRST_PAUSE = 0.5  # seconds; a kernel that was forked has bound its sockets before it is asked
 
 
 class Stopped(Exception):
@@ -41,6 +45,7 @@ class Watch(Protocol):
     tail: Tail
     sockets: Path  # a directory with a short path: a Unix socket's is at most 107 bytes
     environment: dict[str, str]  # the kernel's
+    forked: bool  # whether a Python kernel is forked
     stop: threading.Event
 
     def kernel_started(self, group: int) -> None: ...
@@ -57,6 +62,47 @@ def counts(cell: NotebookNode) -> bool:
     return bool(cell.cell_type == "code" and cell.source.strip())
 
 
+class ReadyClient(AsyncKernelClient):  # type: ignore[misc]
+    """A client that is ready when the kernel's outputs are heard, and not some rounds of waiting later."""
+
+    async def _async_wait_for_ready(self, timeout: float | None = None) -> None:
+        """Return when the kernel has answered and its outputs arrive; raise RuntimeError if it dies or stays silent."""
+        end = time.monotonic() + (timeout or 3600.0)
+        pause = FIRST_PAUSE
+        while True:
+            asked = self.kernel_info()
+            # The status messages that go with the answer tell that the subscription has reached the kernel.
+            if await self._heard(asked, pause):
+                break
+            if not await self._async_is_alive():
+                raise RuntimeError("Kernel died before replying to kernel_info")
+            if time.monotonic() > end:
+                raise RuntimeError(f"Kernel didn't respond in {timeout} seconds")
+            pause = min(2 * pause, 1.0)
+        while True:
+            with contextlib.suppress(Empty):
+                reply = await self.shell_channel.get_msg(timeout=max(0.0, end - time.monotonic()))
+                if reply["msg_type"] == "kernel_info_reply":
+                    self._handle_kernel_info_reply(reply)
+                if reply["parent_header"].get("msg_id") == asked:
+                    return
+                continue
+            raise RuntimeError(f"Kernel didn't respond in {timeout} seconds")
+
+    wait_for_ready = _async_wait_for_ready
+
+    async def _heard(self, asked: str, seconds: float) -> bool:
+        """Return whether the kernel says within ``seconds`` that it is done with what was asked."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            with contextlib.suppress(Empty):
+                said = await self.iopub_channel.get_msg(timeout=left)
+                idle = said["msg_type"] == "status" and said["content"].get("execution_state") == "idle"
+                if idle and said["parent_header"].get("msg_id") == asked:
+                    return True
+        return False
+
+
 class SocketKernelManager(AsyncKernelManager):
     """Kernels on Unix sockets, whose single messages are capped: a bigger one is not received at all.
 
@@ -69,7 +115,11 @@ class SocketKernelManager(AsyncKernelManager):
         context = zmq.asyncio.Context()
         if self.largest_message:
             context.setsockopt(zmq.MAXMSGSIZE, self.largest_message)
-        client = super().client(context=context, **kwargs)
+        # A kernel that has still to bind its sockets is met 10 ms later, and not 100.
+        context.setsockopt(zmq.RECONNECT_IVL, 10)
+        client = ReadyClient(
+            **self.get_connection_info(session=True), connection_file=self.connection_file, parent=self, context=context
+        )
         client._created_context = True  # so that it is destroyed with the client
         return client
 
@@ -83,6 +133,8 @@ class WatchedClient(PapermillNotebookClient):  # type: ignore[misc]
         self._idle: set[int] = set()
 
     def create_kernel_manager(self) -> Any:
+        provisioners = KernelProvisionerFactory.instance()
+        provisioners.default_provisioner_name = FORKED if self._watch.forked else ORDINARY
         manager = SocketKernelManager(kernel_name=self.kernel_name, config=self.config, transport="ipc")
         manager.connection_file = str(self._watch.sockets / "k.json")
         manager.ip = str(self._watch.sockets / "k")
@@ -96,6 +148,9 @@ class WatchedClient(PapermillNotebookClient):  # type: ignore[misc]
         super().start_new_kernel(env=self._watch.environment, **kwargs)
         provisioner = self.km.provisioner
         self._watch.kernel_started(int(getattr(provisioner, "pgid", None) or getattr(provisioner, "pid", None) or 0))
+
+    def _cleanup_kernel(self) -> None:
+        """Leave it: whoever runs this kills everything of the run, and then itself, without waiting for anything."""
 
     def execute_cell(self, cell: NotebookNode, cell_index: int, *args: Any, **kwargs: Any) -> Any:
         if self._watch.stop.is_set():
@@ -162,8 +217,6 @@ class WatchedEngine(NBClientEngine):  # type: ignore[misc]
             kernel_name=kernel_name,
             startup_timeout=start_timeout,
             timeout=None,
-            # A sandbox ends with its run, so nobody waits for a kernel's farewell.
-            shutdown_kernel="immediate",
             # Messages that never came are noted in the notebook; they don't fail the cell.
             raise_on_iopub_timeout=False,
         )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -28,7 +26,14 @@ INTERRUPT_GRACE = 2.0
 # papermill notices a dead kernel within a second; after this long it is taken to hang, and the run is reported anyway.
 HANG_GRACE = 15.0
 _NO_ROOM_FOR = 4 * 1024 * 1024  # what a notebook may hold beside its outputs
-_SHORT_ENOUGH = 80  # a Unix socket's whole path has 107 bytes
+# Where libraries write that nobody told where: of an earlier run there is nothing in any of them.
+_PLACES = {
+    "HOME": "home",
+    "TMPDIR": "tmp",
+    "IPYTHONDIR": "ipython",
+    "JUPYTER_RUNTIME_DIR": "runtime",
+    "MPLCONFIGDIR": "matplotlib",
+}
 
 NO_CELL = -1
 
@@ -38,20 +43,27 @@ _REASONS = {"timed_out": "time_limit", "cancelled": "cancelled_by_user"}
 class Execution:
     """Executes one task with papermill in a thread of its own and can be stopped from outside. It is used once.
 
-    This is the seam for other ways of executing: ``loop`` asks for ``run``, ``stop``, ``progress`` and nothing else.
+    ``home`` is an empty directory of this run's own, with a path short enough for a Unix socket.
     """
 
     def __init__(
-        self, task: Task, environment: Mapping[str, str], *, clock: Callable[[], float] = time.monotonic
+        self,
+        task: Task,
+        home: str,
+        environment: Mapping[str, str],
+        *,
+        forked: bool,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.task = task
         self.notebook: NotebookNode | None = None
         self.budget = OutputBudget(task.output_limit_bytes)
         self.tail = Tail()
         self.stop = threading.Event()
-        self._home = _own_directory()
+        self._home = Path(home)
         self.sockets = self._home
-        self.environment = _kernel_environment(environment, self._home)
+        self.environment = dict(environment)
+        self.forked = forked
         self._clock = clock
         self._wanted: str | None = None  # timed_out | cancelled, once the run is to stop
         self._wake = threading.Condition()
@@ -82,10 +94,11 @@ class Execution:
             worker.join(HANG_GRACE)
         # What the notebook left running would otherwise outlive its run and be there for the next one.
         processes.kill_descendants()
-        try:
-            return self._report()
-        finally:
-            shutil.rmtree(self._home, ignore_errors=True)
+        return self._report()
+
+    @property
+    def over(self) -> bool:
+        return self._over
 
     def cancel(self) -> None:
         """Stop the run. A run that has ended already, or is being stopped, stays as it is."""
@@ -117,7 +130,8 @@ class Execution:
         source = self._home / "template.ipynb"
         work = self._home / "work"
         try:
-            work.mkdir()
+            for place in (work, *(self._home / name for name in _PLACES.values())):
+                place.mkdir(exist_ok=True)
             source.write_text(self.task.notebook, encoding="utf-8")
             papermill.execute_notebook(
                 str(source),
@@ -242,17 +256,8 @@ def _has_error(cell: NotebookNode) -> bool:
     return any(output.output_type == "error" for output in cell.outputs)
 
 
-def _own_directory() -> Path:
-    """Make a directory of this run's own, with a path short enough for a Unix socket."""
-    directory = tempfile.gettempdir()
-    if len(os.fsencode(directory)) > _SHORT_ENOUGH and os.access("/tmp", os.W_OK):  # noqa: S108
-        directory = "/tmp"  # noqa: S108
-    return Path(tempfile.mkdtemp(prefix="pr-", dir=directory))
-
-
-def _kernel_environment(environment: Mapping[str, str], home: Path) -> dict[str, str]:
-    """Return the kernel's environment: ours without anything of the project's, and writable places for its caches."""
+def kernel_environment(environment: Mapping[str, str], home: str) -> dict[str, str]:
+    """Return a kernel's environment: ours without anything of the project's, and places of this run's own."""
     kept = {name: value for name, value in environment.items() if not name.startswith(("PROVEROM_", "JUPYTERHUB_"))}
-    places = {"IPYTHONDIR": "ipython", "JUPYTER_RUNTIME_DIR": "runtime", "MPLCONFIGDIR": "matplotlib"}
-    kept.update({name: str(home / part) for name, part in places.items()})
+    kept.update({name: os.path.join(home, part) for name, part in _PLACES.items()})
     return kept

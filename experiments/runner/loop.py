@@ -1,4 +1,4 @@
-"""A runner's life: claim, execute, report, end."""
+"""A runner's life: claim, have it executed, report, until its batch is done."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, MutableMapping
-from dataclasses import replace
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from experiments.runner import processes
-from experiments.runner.protocol import HubAway, HubClient, Refused, Report, Task
+from experiments.runner.places import SharedPlaces
+from experiments.runner.protocol import HubAway, HubClient, Refused, Task
+from experiments.runner.workers import NoWorker, Worker, Zygote, died, failed, not_started
 
+MOST_SLOTS = 64
+FIRST_BEAT = 1.0  # seconds
+# papermill and its kernel are stopped from within their worker at the deadline; one that hangs is killed after this.
+WORKER_GRACE = 30.0
 CLAIM_WAIT = 20  # seconds that one question for work may stay open
 SLOWEST_RETRY = 5.0
 # A result is sent for this long before the runner gives up: a database that is restored from its backup takes its time.
@@ -26,20 +32,25 @@ DONE, FAILED, MISUSED = 0, 1, 2
 
 
 def main(environment: MutableMapping[str, str]) -> int:
-    """Live one runner's life; return the exit status: 0 done or not needed, 1 its result was not taken, 2 wrong use.
+    """Live one runner's life; return the exit status: 0 done or not needed, 1 a result was not taken, 2 wrong use.
 
     PROVEROM_RUNNER_URL is the Hub's address. The token is in PROVEROM_RUN_TOKEN, or in the file that
     PROVEROM_RUN_TOKEN_FILE names; it is taken out of the environment, and the file removed, before anything else.
+    PROVEROM_RUNNER_SLOTS is how many runs are carried out at a time (1 if it is not set), PROVEROM_RUNNER_PLACES which
+    folders are the sandbox's alone and are cleared between runs (``places``).
     """
     processes.shield()
     url, token = take_credentials(environment)
+    slots = environment.pop("PROVEROM_RUNNER_SLOTS", "1")
+    places = environment.pop("PROVEROM_RUNNER_PLACES", "")
     if not url or not token:
         print("PROVEROM_RUNNER_URL and PROVEROM_RUN_TOKEN are not both set: a runner is started by the dispatcher.")
         return MISUSED
+    if not slots.isdecimal() or not 1 <= int(slots) <= MOST_SLOTS:
+        print(f"PROVEROM_RUNNER_SLOTS={slots!r} is no number of runs. Give one from 1 to {MOST_SLOTS}.")
+        return MISUSED
     _handle_signals()
-    hub = HubClient(url, token)
-    task = claim(hub)
-    return DONE if task is None else carry_out(hub, task, environment)
+    return Runner(HubClient(url, token), int(slots), places, environment).live()
 
 
 def take_credentials(environment: MutableMapping[str, str]) -> tuple[str, str]:
@@ -54,59 +65,119 @@ def take_credentials(environment: MutableMapping[str, str]) -> tuple[str, str]:
     return url, token
 
 
-def claim(hub: HubClient) -> Task | None:
-    """Return the assignment, None if the Hub has no use for this runner. Waits for as long as the Hub is away."""
-    retry = Backoff()
-    while True:
+class Runner:
+    """Claims runs while it has a slot for them, and carries each out in a process and a thread of its own."""
+
+    def __init__(self, hub: HubClient, slots: int, places: str, environment: Mapping[str, str]) -> None:
+        self._hub = hub
+        self._free = threading.Semaphore(slots)
+        self._zygote = Zygote(environment)
+        self._shared = SharedPlaces(places)
+        self._lock = threading.Lock()
+        self._held: dict[str, Worker | None] = {}
+        self._code = DONE
+
+    def live(self) -> int:
+        """Claim and carry out until the batch is used up; return the exit status."""
         try:
-            task = hub.claim(CLAIM_WAIT)
-        except HubAway as away:
-            say(f"waiting for the Hub: {away}")
-            retry.wait()
-        except Refused as refused:
-            say(f"no longer needed: {refused}")
-            return None
-        else:
-            retry.reset()
-            if task is not None:
-                return task
+            # Before the first claim, so that a run is given to a runner that can begin with it.
+            self._zygote.start()
+        except NoWorker as error:
+            say(str(error))
+            return FAILED
+        self._shared.remember()
+        threads: list[threading.Thread] = []
+        while True:
+            self._free.acquire()
+            task = self._claim()
+            if task is None:
+                break
+            threads = [thread for thread in threads if thread.is_alive()]
+            threads.append(threading.Thread(target=self._carry_out, args=(task,), name=f"run {task.run}", daemon=True))
+            threads[-1].start()
+        for thread in threads:
+            thread.join()
+        self._zygote.end()
+        processes.kill_descendants()
+        return self._code
 
+    def _claim(self) -> Task | None:
+        """Return the next assignment, None if the Hub has no more for this runner. Waits while the Hub is away."""
+        retry = Backoff()
+        while True:
+            with self._lock:
+                holding = set(self._held)
+            try:
+                task = self._hub.claim(CLAIM_WAIT, holding)
+            except HubAway as away:
+                say(f"waiting for the Hub: {away}")
+                retry.wait()
+            except Refused as refused:
+                say(f"no longer needed: {refused}")
+                return None
+            else:
+                retry.reset()
+                if task is not None:
+                    with self._lock:
+                        self._held[task.run] = None
+                    return task
 
-def carry_out(hub: HubClient, task: Task, environment: MutableMapping[str, str]) -> int:
-    """Execute the task while heartbeats are sent, and send its result; return the exit status."""
-    # Here and not above: what a kernel needs takes half a second to import, and a warm runner has done it by then.
-    from experiments.runner.execution import Execution
+    def _carry_out(self, task: Task) -> None:
+        """Have the task executed while heartbeats are sent, and send its result."""
+        say(f"run {task.run}, attempt {task.attempt}: starting")
+        heart: Heart | None = None
+        try:
+            try:
+                worker = self._zygote.worker(task)
+            except NoWorker as error:
+                about, body = not_started(task, str(error))
+            else:
+                with self._lock:
+                    self._held[task.run] = worker
+                heart = Heart(self._hub, task, worker)
+                heart.start()
+                found = worker.wait(task.timeout_seconds + WORKER_GRACE)
+                self._clear(task)
+                about, body = found or died(task)
+            if heart is not None and heart.lost:
+                return
+            say(f"run {task.run}, attempt {task.attempt}: {about.get('outcome')} {about.get('reason') or ''}".rstrip())
+            self._code |= deliver(self._hub, task, about, body)
+        finally:
+            if heart is not None:
+                heart.stop()
+            with self._lock:
+                self._held.pop(task.run, None)
+            self._free.release()
 
-    say(f"run {task.run}, attempt {task.attempt}: starting")
-    execution = Execution(task, environment)
-    heart = Heart(hub, task, execution.progress, execution.cancel)
-    heart.start()
-    report = execution.run()
-    say(f"run {task.run}, attempt {task.attempt}: {report.outcome} {report.reason or ''}".rstrip())
-    try:
-        return deliver(hub, task, report)
-    finally:
-        heart.stop()
+    def _clear(self, task: Task) -> None:
+        """Remove what a run has left behind outside of its own process and directory."""
+        with self._lock:
+            self._held[task.run] = None
+            living = [worker for worker in self._held.values() if worker is not None]
+            self._zygote.kill_others({worker.pid for worker in living})
+            oldest = min((worker.began for worker in living), default=None)
+            self._shared.clear(keep=[worker.home for worker in living], oldest_living=oldest)
 
 
 class Heart(threading.Thread):
-    """Says every third of a lease how far the run has come, from its start until ``stop``.
+    """Says every third of a lease how far a run has come, until ``stop``.
 
-    A Hub that is away is asked again at the next beat: the notebook goes on. A Hub that says the lease is lost ends
-    this process at once, because whatever it finished would be refused.
+    A Hub that is away is asked again at the next beat: the notebook goes on. A Hub that says that the lease is lost
+    ends this run at once, because whatever it finished would be refused; one that knows the runner no more ends it.
     """
 
-    def __init__(
-        self, hub: HubClient, task: Task, progress: Callable[[], tuple[int, int, str]], cancel: Callable[[], None]
-    ) -> None:
+    def __init__(self, hub: HubClient, task: Task, worker: Worker) -> None:
         super().__init__(name="heart", daemon=True)
-        self._hub, self._task, self._progress, self._cancel = hub, task, progress, cancel
+        self._hub, self._task, self._worker = hub, task, worker
         self._ended = threading.Event()
+        self.lost = False
 
     def run(self) -> None:
-        pause = max(0.2, self._task.lease_seconds / 3)
-        while not self._ended.wait(self._beat(pause)):
-            pass
+        # A run that is over by then is spared the first one.
+        pause = min(FIRST_BEAT, self._task.lease_seconds / 3)
+        while not self._ended.wait(pause):
+            pause = self._beat(max(0.2, self._task.lease_seconds / 3))
 
     def stop(self) -> None:
         self._ended.set()
@@ -114,34 +185,39 @@ class Heart(threading.Thread):
     def _beat(self, pause: float) -> float:
         """Send one heartbeat; return after how many seconds the next is due."""
         try:
-            if self._hub.heartbeat(self._task, *self._progress()):
-                self._cancel()
+            if self._hub.heartbeat(self._task, *self._worker.progress()):
+                self._worker.cancel()
         except HubAway as away:
             say(f"no heartbeat: {away}")
             return min(pause, 1.0)
         except Refused as refused:
-            if not self._ended.is_set():
-                say(f"run {self._task.run} is lost to this runner: {refused}")
+            if self._ended.is_set():
+                return pause
+            say(f"run {self._task.run} is lost to this runner: {refused}")
+            if refused.status == 401:
                 _end_at_once(DONE)
+            self.lost = True
+            self._ended.set()
+            self._worker.kill()
         return pause
 
 
-def deliver(hub: HubClient, task: Task, report: Report) -> int:
-    """Send the report until the Hub has recorded or refused it; return the exit status."""
+def deliver(hub: HubClient, task: Task, about: Mapping[str, Any], body: bytes) -> int:
+    """Send the result until the Hub has recorded or refused it; return the exit status."""
     retry = Backoff()
     end = time.monotonic() + KEEP_TRYING
     while time.monotonic() < end:
         try:
-            state = hub.finish(task, report)
+            state = hub.finish(task, body)
         except HubAway as away:
             say(f"the result waits: {away}")
             retry.wait()
         except Refused as refused:
             say(f"the result was refused: {refused}")
             # 413 and 422 leave the run open. Something that is recorded ends it; a retry would end the same way.
-            if refused.status not in (413, 422) or report.reason == "bad_result":
+            if refused.status not in (413, 422) or about.get("reason") == "bad_result":
                 return FAILED
-            report = replace(report, outcome="failed", reason="bad_result", error=None, notebook=task.notebook)
+            about, body = failed(task, "bad_result", None)
         else:
             say(f"recorded: {state}")
             return DONE

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Mapping
+import threading
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -38,6 +39,7 @@ class Task:
     timeout_seconds: float
     lease_seconds: float
     output_limit_bytes: int
+    start: str = "forked"  # how a Python kernel is started: forked | ordinary
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,20 @@ class Report:
     error: Mapping[str, Any] | None = None
 
 
+def result_body(task: Task, report: Report) -> bytes:
+    """Return a result as it is sent. Lone surrogates are possible in what a kernel prints, and are no UTF-8."""
+    body = {
+        "attempt": task.attempt,
+        "outcome": report.outcome,
+        "reason": report.reason,
+        "error": report.error,
+        "notebook": report.notebook,
+    }
+    return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+
+
 class HubClient:
-    """Speaks with the Hub at ``url`` with the run's token. Each call opens a connection: threads may share it."""
+    """Speaks with the Hub at ``url`` with the runner's token. Threads may share it: each has its own connection."""
 
     def __init__(self, url: str, token: str, *, timeout: float = 30.0) -> None:
         parts = urlsplit(url)
@@ -62,10 +76,12 @@ class HubClient:
         self._path = parts.path.rstrip("/")
         self._token = token
         self._timeout = timeout
+        self._own = threading.local()
 
-    def claim(self, wait_seconds: int) -> Task | None:
+    def claim(self, wait_seconds: int, holding: Collection[str] = ()) -> Task | None:
         """Return the next assignment, None if there was none for ``wait_seconds``; raise HubAway or Refused."""
-        status, answer = self._post(f"/claim?wait={wait_seconds}", {}, self._timeout + wait_seconds)
+        body = {"holding": sorted(holding)}
+        status, answer = self._post(f"/claim?wait={wait_seconds}", body, self._timeout + wait_seconds)
         if status == 204:
             return None
         try:
@@ -78,6 +94,7 @@ class HubClient:
                 timeout_seconds=float(answer["timeout_seconds"]),
                 lease_seconds=float(answer["lease_seconds"]),
                 output_limit_bytes=int(answer["output_limit_bytes"]),
+                start=str(answer.get("start", "forked")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise HubAway(f"The Hub's assignment cannot be read: {error!r}") from error
@@ -88,38 +105,46 @@ class HubClient:
         _, answer = self._post(f"/runs/{quote(task.run, safe='')}/heartbeat", body, min(self._timeout, 10.0))
         return bool(answer.get("cancel"))
 
-    def finish(self, task: Task, report: Report) -> str:
-        """Send the result; return the state the Hub recorded. Raise HubAway or Refused."""
-        body = {
-            "attempt": task.attempt,
-            "outcome": report.outcome,
-            "reason": report.reason,
-            "error": report.error,
-            "notebook": report.notebook,
-        }
+    def finish(self, task: Task, body: bytes) -> str:
+        """Send a result (``result_body``); return the state the Hub recorded. Raise HubAway or Refused."""
         _, answer = self._post(f"/runs/{quote(task.run, safe='')}/result", body, max(self._timeout, 120.0))
         return str(answer.get("state", ""))
 
-    def _post(self, path: str, body: Mapping[str, Any], timeout: float) -> tuple[int, dict[str, Any]]:
-        # Lone surrogates are possible in what a kernel prints, and are no UTF-8.
-        data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+    def _post(self, path: str, body: Mapping[str, Any] | bytes, timeout: float) -> tuple[int, dict[str, Any]]:
+        data = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        headers = {
+            "Authorization": f"Bearer {self._token}",
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+        }
+        while True:
+            connection, used = self._connection(timeout)
+            try:
+                connection.request("POST", self._path + path, body=data, headers=headers)
+                answer = connection.getresponse()
+                text = answer.read(MAX_ANSWER + 1)
+            except (OSError, http.client.HTTPException) as error:
+                self._drop()
+                # The Hub may close a connection that has rested. Every call may be repeated without harm.
+                if used and isinstance(error, ConnectionError):
+                    continue
+                raise HubAway(f"{type(error).__name__}: {error}") from error
+            if answer.will_close or len(text) > MAX_ANSWER:
+                self._drop()
+            return self._read(answer.status, text)
+
+    def _connection(self, timeout: float) -> tuple[http.client.HTTPConnection, bool]:
+        """Return this thread's connection, and whether it was used before."""
+        connection: http.client.HTTPConnection | None = getattr(self._own, "connection", None)
+        if connection is not None and connection.sock is not None:
+            connection.sock.settimeout(timeout)
+            return connection, True
         kind = http.client.HTTPSConnection if self._https else http.client.HTTPConnection
-        connection = kind(self._host, self._port, timeout=timeout)
-        try:
-            headers = {
-                "Authorization": f"Bearer {self._token}",
-                "Content-Type": "application/json",
-                "Accept": "application/json",
-                "Connection": "close",
-            }
-            connection.request("POST", self._path + path, body=data, headers=headers)
-            answer = connection.getresponse()
-            text = answer.read(MAX_ANSWER + 1)
-        except (OSError, http.client.HTTPException) as error:
-            raise HubAway(f"{type(error).__name__}: {error}") from error
-        finally:
-            connection.close()
-        return self._read(answer.status, text)
+        self._own.connection = kind(self._host, self._port, timeout=timeout)
+        return self._own.connection, False
+
+    def _drop(self) -> None:
+        self._own.connection.close()
 
     @staticmethod
     def _read(status: int, text: bytes) -> tuple[int, dict[str, Any]]:

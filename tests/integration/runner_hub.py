@@ -43,7 +43,7 @@ def notebook(*sources: str, parameters: str | None = None) -> bytes:
     return nbformat.writes(new_notebook(cells=cells, metadata={"kernelspec": kernelspec})).encode()
 
 
-def version(data: bytes, *, kernel: str = "python3") -> TemplateVersion:
+def version(data: bytes, *, kernel: str = "python3", start: str = "forked") -> TemplateVersion:
     return TemplateVersion(
         name="case",
         version="1.0.0",
@@ -59,6 +59,7 @@ def version(data: bytes, *, kernel: str = "python3") -> TemplateVersion:
         metrics=(),
         notebook=data,
         declaration=b"",
+        start=start,
     )
 
 
@@ -82,6 +83,9 @@ class RunnerHub:
             def do_POST(self) -> None:
                 hub.handle(self)
 
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
@@ -100,21 +104,36 @@ class RunnerHub:
         return f"http://127.0.0.1:{self._server.server_address[1]}/runner/v1"
 
     def submit(
-        self, data: bytes, *, parameters: Mapping[str, Scalar] | None = None, timeout_seconds: int = 60, **changes: Any
+        self,
+        data: bytes,
+        *,
+        parameters: Mapping[str, Scalar] | None = None,
+        timeout_seconds: int = 60,
+        sweep: str | None = None,
+        **changes: Any,
     ) -> Run:
         """Queue a run of a notebook."""
         template = version(data, **changes)
         request = RunRequest(
-            AGENCY, "case", "1.0.0", template.digest, dict(parameters or {}), timeout_seconds, requested_by="team"
+            AGENCY,
+            "case",
+            "1.0.0",
+            template.digest,
+            dict(parameters or {}),
+            timeout_seconds,
+            requested_by="team",
+            sweep=sweep,
         )
         return self.queue.submit(request, template)
 
-    def open_runner(self) -> str:
+    def open_runner(self, *, slots: int = 1, batch_limit: int = 1) -> str:
         """Open a runner and return its token."""
         token = secrets.token_urlsafe(32)
         hashed = hashlib.sha256(token.encode()).hexdigest()
         name = secrets.token_hex(8)
-        ticket = RunnerTicket(name, AGENCY, hashed, f"runner-{name}", "memory", "sha256:0", datetime.now(UTC))
+        ticket = RunnerTicket(
+            name, AGENCY, hashed, f"runner-{name}", "memory", "sha256:0", datetime.now(UTC), slots, batch_limit
+        )
         self.queue.open_runner(ticket)
         return token
 
@@ -146,7 +165,10 @@ class RunnerHub:
         if address.path == "/runner/v1/claim":
             wait = float(parse_qs(address.query)["wait"][0])
             end = time.monotonic() + min(wait, 1.0)
-            while (assignment := self.queue.claim(token, now)) is None and time.monotonic() < end:
+            holding = body.get("holding", [])
+            while (
+                assignment := self.queue.claim(token, datetime.now(UTC), holding)
+            ) is None and time.monotonic() < end:
                 time.sleep(0.05)
             if assignment is None:
                 return 204, {}
@@ -173,6 +195,7 @@ class RunnerHub:
         request.send_header("Content-Length", str(len(data)))
         request.end_headers()
         request.wfile.write(data)
+        request.wfile.flush()
 
 
 @dataclass
@@ -183,6 +206,7 @@ class RunnerProcess:
     home: Path
     token: str
     process: subprocess.Popen[bytes] | None = None
+    python: str = sys.executable
 
     def start(self, *, before: Sequence[str] = (), **environment: str) -> subprocess.Popen[bytes]:
         """Start it, by way of the command ``before`` if one is given; an empty variable is left out."""
@@ -190,7 +214,7 @@ class RunnerProcess:
         inherited |= {"PROVEROM_RUNNER_URL": self.hub.url, "PROVEROM_RUN_TOKEN": self.token} | environment
         with (self.home / "log").open("wb") as log:
             self.process = subprocess.Popen(
-                [*before, sys.executable, "-m", "experiments.runner"],
+                [*before, self.python, "-m", "experiments.runner"],
                 cwd=PROJECT,
                 env={name: value for name, value in inherited.items() if value},
                 stdin=subprocess.DEVNULL,

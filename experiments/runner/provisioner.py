@@ -1,0 +1,83 @@
+"""The jupyter_client provisioner ``proverom-forked``: Python kernels are forked, all others start the ordinary way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.provisioning import LocalProvisioner
+
+from experiments.runner import kernel
+
+FORKED, ORDINARY = "proverom-forked", "local-provisioner"
+_LAUNCHER = ("-m", "ipykernel_launcher")
+
+
+class ForkedProcess:
+    """A forked kernel, as ``LocalProvisioner`` treats a ``subprocess.Popen``."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit status, None while it lives. A status that somebody else has taken counts as 0."""
+        if self.returncode is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                self.returncode = 0
+            else:
+                self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self) -> int:
+        while (code := self.poll()) is None:
+            time.sleep(0.002)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+
+class ForkedProvisioner(LocalProvisioner):  # type: ignore[misc]
+    """Forks the kernel from the worker's seed. Whatever a fork cannot be, it starts like ``LocalProvisioner``: kernels
+    of other languages, of other environments, with further options, and in a process that has planted no seed.
+    """
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+        """Start the kernel and return its connection; raise KernelNotBorn if a forked one died at its start."""
+        seed = kernel.take() if own_kernel(cmd) else None
+        if seed is None:
+            return await super().launch_kernel(cmd, **kwargs)
+        self.process = ForkedProcess(seed.pid)
+        self.pid = self.pgid = seed.pid
+        self.cwd = kwargs.get("cwd") or pathlib.Path.cwd()
+        environment = kwargs.get("env") or dict(os.environ)
+        await seed.grow(cmd[1 + len(_LAUNCHER) :], str(self.cwd), environment)
+        return self.connection_info
+
+
+def own_kernel(cmd: Sequence[str]) -> bool:
+    """Return whether the command starts this environment's ipykernel, and nothing special about it."""
+    if len(cmd) < 3 or tuple(cmd[1:3]) != _LAUNCHER:
+        return False
+    program, own = Path(cmd[0]), Path(sys.executable)
+    return program.parent == own.parent and program.name.startswith("python")

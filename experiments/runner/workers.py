@@ -1,0 +1,243 @@
+"""The runner's side of the processes that do the runs: one zygote, and a worker forked from it for each run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from experiments.runner import frames, processes
+from experiments.runner.protocol import Report, Task, result_body
+from experiments.runner.zygote import PID
+
+WARM_UP = 120.0  # seconds; a cold disk is slow, and a sandbox may have half a core
+_SHORT_ENOUGH = 80  # a Unix socket's whole path has 107 bytes
+_NOT_OURS = ("PROVEROM_", "JUPYTERHUB_")
+# Native libraries would make threads of their own when they are imported, and threads don't survive a fork.
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+class NoWorker(Exception):
+    """No process could be had for a run; the message says why."""
+
+
+class Zygote:
+    """The process that workers are forked from. One that has died is replaced when the next run needs it."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = {name: value for name, value in environment.items() if not name.startswith(_NOT_OURS)}
+        self._warm = {name: value for name, value in environment.items() if name == "PROVEROM_RUNNER_WARM"}
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._may_fork = False
+        self._place = Path(tempfile.mkdtemp(prefix="pr-"))
+
+    def start(self) -> None:
+        """Start it and wait until it is warm; raise NoWorker."""
+        with self._lock:
+            self._start()
+
+    def worker(self, task: Task) -> Worker:
+        """Fork a worker and give it the run; raise NoWorker."""
+        with self._lock:
+            for _ in range(2):
+                if self._process is None or self._process.poll() is not None:
+                    self._start()
+                with contextlib.suppress(OSError, EOFError):
+                    return self._fork(task)
+                self._end()
+        raise NoWorker("The process that runs are started from died twice.")
+
+    def kill_others(self, workers: Collection[int]) -> None:
+        """Kill every process below the runner but this one, ``workers``, and what is below these.
+
+        A worker that was killed leaves its kernel and all that the kernel started to the runner, which adopts them.
+        """
+        with self._lock:
+            keep = {self._process.pid, *workers} if self._process is not None else set(workers)
+            if (processes.children(os.getpid()) or set()) - keep:
+                processes.kill_descendants(within_seconds=2.0, keep=keep)
+
+    def end(self) -> None:
+        """End it; workers that live are left alone."""
+        with self._lock:
+            self._end()
+            remove_directory(self._place)
+
+    def _start(self) -> None:
+        self._end()
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-P", "-m", "experiments.runner.zygote", str(theirs.fileno())]
+        environment = {**self._environment, **self._warm, **dict.fromkeys(_ONE_THREAD, "1")}
+        environment["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # else it advises, on the log, about what nobody does here
+        environment |= {"MPLCONFIGDIR": str(self._place / "matplotlib"), "IPYTHONDIR": str(self._place / "ipython")}
+        with theirs:
+            self._process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
+            )
+        self._control = ours
+        ours.settimeout(WARM_UP)
+        try:
+            (threads,) = PID.unpack(_read(ours, PID.size))
+        except (OSError, EOFError) as error:
+            self._end()
+            raise NoWorker(f"The process that runs are started from did not get up: {error!r}") from error
+        self._may_fork = threads == 1
+
+    def _fork(self, task: Task) -> Worker:
+        assert self._control is not None  # noqa: S101
+        ours, theirs = socket.socketpair()
+        with theirs:
+            socket.send_fds(self._control, [b"f"], [theirs.fileno()])
+        (pid,) = PID.unpack(_read(self._control, PID.size))
+        if pid < 0:
+            ours.close()
+            raise NoWorker(f"No process could be made for the run: {os.strerror(-pid)}.")
+        return Worker(task, pid, ours, self._environment, may_fork=self._may_fork)
+
+    def _end(self) -> None:
+        if self._control is not None:
+            self._control.close()
+        if self._process is not None:
+            with contextlib.suppress(OSError):
+                self._process.kill()
+            self._process.wait()
+        self._process = self._control = None
+
+
+class Worker:
+    """One run's process, as the runner sees it. What it says may come from the run's kernel: it is only passed on."""
+
+    def __init__(
+        self, task: Task, pid: int, stream: socket.socket, environment: Mapping[str, str], *, may_fork: bool
+    ) -> None:
+        self.task = task
+        self.pid = pid
+        self._stream = stream
+        self.home = own_directory()
+        self.began = time.time()
+        self._progress: tuple[int, int, str] = (0, 0, "")
+        order = {
+            "task": asdict(task) | {"parameters": dict(task.parameters)},
+            "home": str(self.home),
+            "environment": dict(environment),
+            "may_fork": may_fork,
+        }
+        with contextlib.suppress(OSError):  # a worker that died at once has no result either
+            frames.send(stream, frames.ORDER, json.dumps(order).encode("utf-8", "surrogateescape"))
+
+    def wait(self, seconds: float) -> tuple[Mapping[str, Any], bytes] | None:
+        """Return what happened and the result's body; None if the worker died or said nothing sensible until then.
+
+        Nothing of the run is left when this returns, but what outlived a worker that was killed (``kill_orphans``).
+        """
+        end = time.monotonic() + seconds
+        try:
+            return self._read_result(end)
+        except (OSError, ValueError, TypeError, frames.BadFrame) as error:
+            print(f"run {self.task.run}: its worker speaks nonsense: {error!r}", file=sys.stderr, flush=True)
+            return None
+        finally:
+            self.kill()
+            self._stream.close()
+            remove_directory(self.home)
+
+    def cancel(self) -> None:
+        """Let it stop the run and report; one that is gone is no error."""
+        with contextlib.suppress(OSError):
+            frames.send(self._stream, frames.STOP)
+
+    def kill(self) -> None:
+        with contextlib.suppress(OSError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def progress(self) -> tuple[int, int, str]:
+        """Return cells done, cells in all, and the last lines of output."""
+        return self._progress
+
+    def _read_result(self, end: float) -> tuple[Mapping[str, Any], bytes] | None:
+        about: Mapping[str, Any] | None = None
+        poll = select.poll()
+        poll.register(self._stream, select.POLLIN)
+        while (left := end - time.monotonic()) > 0:
+            if not poll.poll(min(left, 60.0) * 1000):
+                continue
+            self._stream.settimeout(60.0)
+            frame = frames.receive(self._stream)
+            if frame is None:
+                return None
+            kind, payload = frame
+            if kind == frames.PROGRESS:
+                done, total, tail = json.loads(payload)
+                self._progress = (int(done), int(total), str(tail))
+            elif kind == frames.REPORT:
+                about = dict(json.loads(payload))
+            elif kind == frames.BODY and about is not None:
+                return about, payload
+        return None
+
+
+def died(task: Task) -> tuple[Mapping[str, Any], bytes]:
+    """Return the result of a run whose worker died or hung: its kernel has the same uid, and can kill it."""
+    error = {
+        "cell": -1,
+        "name": "DeadKernelError",
+        "message": "The run's processes were killed from inside.",
+        "traceback": "",
+        "source": "",
+    }
+    return failed(task, "kernel_died", error)
+
+
+def not_started(task: Task, why: str) -> tuple[Mapping[str, Any], bytes]:
+    """Return the result of a run that no process could be had for."""
+    return failed(
+        task, "start_failed", {"cell": -1, "name": "StartFailed", "message": why, "traceback": "", "source": ""}
+    )
+
+
+def failed(task: Task, reason: str, error: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], bytes]:
+    """Return the result of a run that failed and has nothing to show but its template."""
+    return {"outcome": "failed", "reason": reason}, result_body(task, Report("failed", task.notebook, reason, error))
+
+
+def own_directory() -> Path:
+    """Make a directory of a run's own, with a path short enough for a Unix socket."""
+    directory = tempfile.gettempdir()
+    if len(os.fsencode(directory)) > _SHORT_ENOUGH and os.access("/tmp", os.W_OK):  # noqa: S108
+        directory = "/tmp"  # noqa: S108
+    return Path(tempfile.mkdtemp(prefix="pr-", dir=directory))
+
+
+def remove_directory(directory: Path) -> None:
+    """Remove it as far as possible; what cannot be removed goes with the sandbox."""
+
+    def open_up(_function: object, path: str, _error: object) -> None:
+        with contextlib.suppress(OSError):
+            os.chmod(os.path.dirname(path), 0o700)
+            os.chmod(path, 0o700, follow_symlinks=os.path.islink(path) is False)
+            shutil.rmtree(path, ignore_errors=True) if os.path.isdir(path) else os.unlink(path)
+
+    with contextlib.suppress(OSError, RecursionError):
+        shutil.rmtree(directory, onerror=open_up)
+
+
+def _read(stream: socket.socket, size: int) -> bytes:
+    data = stream.recv(size, socket.MSG_WAITALL)
+    if len(data) < size:
+        raise EOFError("it ended")
+    return data
