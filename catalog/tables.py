@@ -55,7 +55,7 @@ def _text(default: str = "") -> Any:
 
 
 def _index_where(name: str, columns: tuple[str, ...], where: str) -> Index:
-    """Return an index of those rows only that fulfil ``where``; a query uses it if it says the same in so many words."""
+    """Return an index of the rows that fulfil ``where``. A query uses it that says the same, word for word."""
     return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
 
 

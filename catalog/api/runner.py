@@ -1,7 +1,7 @@
 """The runner protocol's server side. What comes in here comes out of a sandbox.
 
-A run token opens nothing but these three calls, for one batch of runs; the queue checks it in the same transaction that does
-the work. It is no Hub token, and a Hub token is none of these.
+A run token opens nothing but these three calls, for one batch of runs; the queue checks it in the same transaction
+that does the work. It is no Hub token, and a Hub token is none of these.
 """
 
 from __future__ import annotations

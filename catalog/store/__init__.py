@@ -13,13 +13,19 @@ from datetime import UTC, datetime
 from catalog.blobs import Blobs
 from catalog.store.agencies import Agencies
 from catalog.store.database import Database, Unavailable
+from catalog.store.durations import Durations
 from catalog.store.events import Events
 from catalog.store.experiments import Experiments
 from catalog.store.limits import RunLimits
 from catalog.store.members import Members
+from catalog.store.notices import Notices
+from catalog.store.outbox import OutboxQueue
 from catalog.store.queue import SqlRunQueue
 from catalog.store.runs import Runs
+from catalog.store.schedules import Schedules
 from catalog.store.schema import current, migrate
+from catalog.store.sweep_results import SweepResults
+from catalog.store.sweeps import Sweeps
 from catalog.store.templates import Templates
 
 __all__ = ["Catalog", "RunLimits", "SqlRunQueue", "Unavailable", "current", "migrate", "open_catalog"]
@@ -42,6 +48,12 @@ class Catalog:
         self.experiments = Experiments(database, clock)
         self.runs = Runs(database, blobs, limits, clock)
         self.events = Events(database, clock)
+        self.sweeps = Sweeps(database, limits, clock)
+        self.sweep_results = SweepResults(database, self.sweeps, clock)
+        self.schedules = Schedules(database, limits, clock)
+        self.durations = Durations(database, clock)
+        self.notices = Notices(database, clock)
+        self.outbox = OutboxQueue(database, clock)
         self.queue = SqlRunQueue(database, blobs, limits, clock)
 
     def ping(self) -> None:

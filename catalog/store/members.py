@@ -49,7 +49,7 @@ class Members:
     def grants(self, person: str, today: date) -> tuple[Grant, ...]:
         """Return what a person's memberships allow on a day; a closed agency's allow nothing. Unchecked: for login."""
         with self._database.read() as session:
-            return _grants(session, person, today)
+            return current_grants(session, person, today)
 
     def viewer(
         self, name: str, *, actions: frozenset[Action], confined_to: str | None = None, source: str = "api"
@@ -61,7 +61,7 @@ class Members:
         """
         name = storable(name, 255)
         with self._database.read() as session:
-            grants = _grants(session, name, self._clock().date())
+            grants = current_grants(session, name, self._clock().date())
             if confined_to is None:
                 return Viewer(name, grants, actions, None, source)
             agency = find_agency(session, confined_to)
@@ -183,7 +183,7 @@ class Members:
             raise one_problem("last_admin", "id", member.id, what)
 
 
-def _grants(session: Session, person: str, today: date) -> tuple[Grant, ...]:
+def current_grants(session: Session, person: str, today: date) -> tuple[Grant, ...]:
     query = (
         select(Membership)
         .outerjoin(Agency, col(Agency.orgnr) == col(Membership.orgnr))

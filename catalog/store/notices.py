@@ -16,7 +16,7 @@ from catalog.store.events import log_by
 from catalog.store.fields import Problems
 from catalog.store.ids import is_id, new_id
 from catalog.store.paging import check_limit, cursor_after, cut, read_cursor
-from catalog.store.records import NotificationSettings, NoticeRecord, Page
+from catalog.store.records import NoticeRecord, NotificationSettings, Page
 from catalog.tables import NoticeRow, Outbox, PersonSettings, RunRow
 from experiments.model import RunState
 from experiments.notices import DEFAULT_WISH, NoticeKind, Wish, mailed

@@ -1,4 +1,4 @@
-"""The e-mails that wait to be sent. Queued exactly once; sent at least once, because the last step is not ours alone."""
+"""The e-mails that wait to be sent. Queued exactly once, sent at least once: the last step is not ours alone."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class OutboxQueue:
         self._settle(mail, sent_at=self._clock(), fault="")
 
     def failed(self, mail: Mail, fault: str, *, for_good: bool) -> bool:
-        """Record a failed attempt; return whether there will be another. ``for_good``: the server will never take it."""
+        """Record a failed attempt; return whether another comes. ``for_good``: the server will never take it."""
         now = self._clock()
         again = not for_good and mail.attempt <= len(RETRY_SECONDS)
         values: dict[str, object] = {"fault": storable(fault, 500)}

@@ -57,10 +57,10 @@ class SqlRunQueue:
         with self._database.read() as session:
             alone = {o: (n, id) for o, n, id in session.execute(_count(ALONE, orgnr, func.count(), first))}
             swept = {o: (n, id) for o, n, id in session.execute(_count(OF_SWEEP, orgnr, func.count(), first))}
-            running = {o: n for o, n in session.execute(_count(RUNNING, orgnr, func.count()))}
+            running: dict[str, int] = dict(session.execute(_count(RUNNING, orgnr, func.count())).all())
             firsts = [id for _, id in (*alone.values(), *swept.values())]
             when = select(orgnr, func.min(col(RunRow.created_at))).where(col(RunRow.id).in_(firsts)).group_by(orgnr)
-            oldest: dict[str, datetime] = {o: at for o, at in session.execute(when)} if firsts else {}
+            oldest: dict[str, datetime] = dict(session.execute(when).all()) if firsts else {}
             busy = alone.keys() | swept.keys() | running.keys()
             if recent is not None:
                 busy |= _submitted_since(session, recent)
@@ -108,7 +108,8 @@ class SqlRunQueue:
     def loads(self) -> Sequence[RunnerLoad]:
         query = select(RunnerRow).where(_OPEN).order_by(col(RunnerRow.created_at), col(RunnerRow.id))
         with self._database.read() as session:
-            held = {runner: n for runner, n in session.execute(_count(RUNNING, col(RunRow.runner), func.count()))}
+            counts = session.execute(_count(RUNNING, col(RunRow.runner), func.count()))
+            held: dict[str, int] = dict(counts.all())
             return [RunnerLoad(_ticket(r), r.claimed, held.get(r.id, 0), r.spent) for r in session.scalars(query)]
 
     def retire_runner(self, runner: str) -> None:
@@ -226,7 +227,7 @@ class SqlRunQueue:
         agency = session.scalars(select(Agency).where(col(Agency.orgnr) == runner.orgnr).with_for_update()).one()
         of_agency = col(RunRow.orgnr) == agency.orgnr
         query = select(col(RunRow.runner), func.count()).where(RUNNING, of_agency).group_by(col(RunRow.runner))
-        held: dict[str | None, int] = {id: n for id, n in session.execute(query)}
+        held: dict[str | None, int] = dict(session.execute(query).all())
         if held.get(runner.id, 0) >= runner.slots or sum(held.values()) >= agency.max_concurrent_runs:
             return None
         row = self._next(session, runner, of_agency)

@@ -211,7 +211,7 @@ class SweepPlan:
 
 @dataclass(frozen=True, slots=True)
 class SweepRecord:
-    """A sweep as it is now. ``counts`` holds how many of its ``size`` points are in each run state, noughts left out."""
+    """A sweep as it is now. ``counts`` says how many of its ``size`` points are in each run state."""
 
     id: str
     agency: AgencyRecord

@@ -21,6 +21,7 @@ from catalog.store.experiments import agency_to_work_in, search_words
 from catalog.store.fields import Problems, one_problem, storable
 from catalog.store.ids import is_id
 from catalog.store.limits import RunLimits
+from catalog.store.notices import tell_of_run
 from catalog.store.paging import check_limit, cursor_after, cut, read_cursor
 from catalog.store.records import FigureInfo, Page, RunFilter, RunRecord, Submission
 from catalog.store.run_rows import (
@@ -127,6 +128,9 @@ class Runs:
             row = session.scalars(select(RunRow).where(col(RunRow.id) == id).with_for_update()).one()
             action = "run.cancelled" if row.state == RunState.QUEUED.value else "run.cancel_requested"
             if self._cancel(session, row):
+                session.refresh(row)
+                if RunState(row.state).ended and row.requested_by != viewer.name:
+                    tell_of_run(session, self._clock(), row)
                 log_by(session, viewer, self._clock(), action, agency=row.orgnr, subject=id)
         return self.get(viewer, id)
 
@@ -239,6 +243,10 @@ def _where(session: Session, dialect: str, filter: RunFilter) -> list[ColumnElem
         where.append(col(RunRow.state) == filter.state.value)
     if filter.experiment is not None:
         where.append(col(RunRow.experiment) == storable(filter.experiment))
+    if filter.sweep is not None:
+        where.append(col(RunRow.sweep) == storable(filter.sweep))
+    if filter.schedule is not None:
+        where.append(col(RunRow.schedule) == storable(filter.schedule))
     typed = search_words(filter.q)
     words = search.words(typed)
     if typed and not words:

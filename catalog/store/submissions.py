@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -11,12 +15,13 @@ from sqlmodel import col
 
 from catalog.access import Viewer
 from catalog.store.experiments import agency_to_work_in, find_experiment
-from catalog.store.fields import Problems, storable
+from catalog.store.fields import Problems, one_problem, storable
 from catalog.store.limits import RunLimits
-from catalog.store.records import Submission
+from catalog.store.records import Submission, SweepSubmission
 from catalog.store.templates import find_version, newest_published, version_of
-from catalog.tables import RunRow, TemplateVersionRow
+from catalog.tables import Agency, RunRow, SweepRow, TemplateVersionRow
 from experiments.model import RunRequest, Scalar
+from experiments.sweeps import Expansion, Range, Span, expand
 from lab_templates.model import InvalidInput, TemplateState, TemplateVersion
 from lab_templates.parameters import bind, bind_timeout
 from lab_templates.text import clean_text, quote
@@ -69,6 +74,98 @@ def check(session: Session, viewer: Viewer, submission: Submission, limits: RunL
     return Checked(request, version)
 
 
+@dataclass(frozen=True, slots=True)
+class CheckedSweep:
+    """A sweep that can run: ``request`` is what its runs share, without parameters; ``kept`` is it as it is kept.
+
+    Or the sweep that this very submission made before.
+    """
+
+    request: RunRequest | None = None
+    version: TemplateVersion | None = None
+    expansion: Expansion | None = None
+    kept: dict[str, Any] | None = None
+    existing: str | None = None
+
+
+def check_sweep(
+    session: Session, viewer: Viewer, submission: SweepSubmission, limits: RunLimits, now: datetime
+) -> CheckedSweep:
+    """Check a sweep against the catalog as it is, and make its points.
+
+    Raise Forbidden, or InvalidInput with every problem: those of ``check``, and of ``experiments.sweeps.expand``.
+    """
+    problems = Problems()
+    key = _key(problems, submission.idempotency_key)
+    agency = agency_to_work_in(session, problems, viewer, submission.agency)
+    kept = _kept(submission)
+    if key is not None and agency:
+        query = select(SweepRow).where(col(SweepRow.requested_by) == viewer.name, col(SweepRow.idempotency_key) == key)
+        existing = session.scalars(query).one_or_none()
+        if existing is not None:
+            if (existing.orgnr, existing.request) != (agency, kept):
+                what = f"This submission key belongs to sweep {existing.id}, which is another request. Use a new key."
+                raise one_problem("idempotency_key_reused", "idempotency_key", key, what)
+            return CheckedSweep(existing=existing.id)
+    version = _version(session, problems, submission)
+    experiment = _experiment(session, problems, viewer, submission, agency, now)
+    timeout = _timeout(problems, version, submission, limits)
+    expansion = None
+    if version is not None and agency:
+        most = session.scalar(select(col(Agency.max_sweep_runs)).where(col(Agency.orgnr) == agency)) or 0
+        try:
+            expansion = expand(version, submission.sweep, most=most)
+        except InvalidInput as error:
+            problems.extend(error)
+    problems.stop()
+    if version is None:  # a problem was noted, so this is never reached
+        raise InvalidInput(())
+    request = RunRequest(
+        agency=agency,
+        template=version.name,
+        version=version.version,
+        template_digest=version.digest,
+        parameters={},
+        timeout_seconds=timeout,
+        requested_by=viewer.name,
+        experiment=experiment,
+        idempotency_key=key,
+    )
+    return CheckedSweep(request, version, expansion, kept)
+
+
+def _kept(submission: SweepSubmission) -> dict[str, Any]:
+    """Return the request as it is kept and compared: plain JSON, of a long list of points only its digest."""
+    sweep = submission.sweep
+    whole: dict[str, Any] = {
+        "template": submission.template,
+        "version": submission.version,
+        "experiment": submission.experiment,
+        "timeout_seconds": submission.timeout_seconds,
+        "fixed": dict(sweep.fixed),
+    }
+    if sweep.grid is not None:
+        whole["grid"] = {name: _plain_axis(axis) for name, axis in sweep.grid.items()}
+    if sweep.sample is not None:
+        space = {name: _plain_axis(axis) for name, axis in sweep.sample.space.items()}
+        whole["sample"] = {"size": sweep.sample.size, "seed": sweep.sample.seed, "space": space}
+    if sweep.points is not None:
+        listed = json.dumps([dict(point) for point in sweep.points], sort_keys=True, default=str)
+        digest = hashlib.sha256(listed.encode("utf-8", "replace")).hexdigest()
+        whole["points"] = {"count": len(sweep.points), "sha256": digest}
+    # Through JSON once, so that what is kept is what will be read back, whatever strangers put in.
+    text = (
+        json.dumps(whole, default=str).replace("NaN", "null").replace("-Infinity", "null").replace("Infinity", "null")
+    )
+    return dict(json.loads(storable(text)))
+
+
+def _plain_axis(axis: object) -> object:
+    if isinstance(axis, Range | Span):
+        return asdict(axis)
+    return list(axis) if isinstance(axis, Sequence) and not isinstance(axis, str | bytes) else axis
+
+
 def still_published(session: Session, request: RunRequest) -> None:
     """Keep the request's template version from changing until the caller's transaction ends. Raise InvalidInput."""
     query = select(col(TemplateVersionRow.state)).where(
@@ -118,7 +215,7 @@ def _refuse_reuse(session: Session, run: RunRow, submission: Submission, agency:
         problems.stop()
 
 
-def _version(session: Session, problems: Problems, submission: Submission) -> TemplateVersion | None:
+def _version(session: Session, problems: Problems, submission: Submission | SweepSubmission) -> TemplateVersion | None:
     name, wanted = submission.template, submission.version or None
     if not isinstance(name, str) or not isinstance(wanted, str | None):
         problems.add("unknown_template", "template", name, "The template's name or version is no text. Give text.")
@@ -159,7 +256,12 @@ def _parameters(problems: Problems, version: TemplateVersion | None, submission:
 
 
 def _experiment(
-    session: Session, problems: Problems, viewer: Viewer, submission: Submission, agency: str, now: datetime
+    session: Session,
+    problems: Problems,
+    viewer: Viewer,
+    submission: Submission | SweepSubmission,
+    agency: str,
+    now: datetime,
 ) -> str | None:
     wanted = submission.experiment or None
     if wanted is None:
@@ -172,7 +274,9 @@ def _experiment(
     return None
 
 
-def _timeout(problems: Problems, version: TemplateVersion | None, submission: Submission, limits: RunLimits) -> int:
+def _timeout(
+    problems: Problems, version: TemplateVersion | None, submission: Submission | SweepSubmission, limits: RunLimits
+) -> int:
     longest = limits.max_timeout_seconds
     if submission.timeout_seconds is None:
         return min(version.timeout_seconds, longest) if version else longest

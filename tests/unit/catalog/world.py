@@ -114,12 +114,13 @@ class World:
         values = {"title": "Brevet", **fields}
         return self.catalog.experiments.create(self.viewer(name), agency=agency, **values)  # type: ignore[arg-type]
 
-    def open_runner(self, id: str, agency: str = NAV) -> str:
+    def open_runner(self, id: str, agency: str = NAV, *, slots: int = 1, batch_limit: int = 1) -> str:
         """Open a runner and return its token."""
         token = f"token-of-{id}"
         hashed = hashlib.sha256(token.encode()).hexdigest()
         digest = "sha256:" + "b" * 64
-        ticket = RunnerTicket(id, agency, hashed, f"proverom-lab-runner-{id}", "docker", digest, self.clock())
+        name = f"proverom-lab-runner-{id}"
+        ticket = RunnerTicket(id, agency, hashed, name, "docker", digest, self.clock(), slots, batch_limit)
         self.catalog.queue.open_runner(ticket)
         return token
 

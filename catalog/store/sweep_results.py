@@ -1,0 +1,126 @@
+"""What a sweep found: its points for a plot, and how strongly each parameter moves each metric."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from threading import Lock
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from sqlmodel import col
+
+from catalog.access import Viewer
+from catalog.store.database import Database
+from catalog.store.fields import one_problem
+from catalog.store.records import SensitivityRecord, SweepPoint, SweepRecord
+from catalog.store.sweeps import Sweeps
+from catalog.store.templates import find_version, version_of
+from catalog.tables import MetricRow, RunRow
+from experiments.model import RunState, Scalar
+from experiments.sensitivity import Observation, sensitivity
+from lab_templates.model import InvalidInput, ParameterType
+
+MOST_POINTS = 10_000
+MOST_METRICS = 50
+_ORDERED = (ParameterType.NUMBER, ParameterType.INTEGER, ParameterType.DATE)
+_MOST_KEPT = 32
+
+
+class SweepResults:
+    def __init__(self, database: Database, sweeps: Sweeps, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._sweeps = sweeps
+        self._clock = clock
+        self._lock = Lock()
+        self._kept: dict[tuple[str, int, int], SensitivityRecord] = {}
+
+    def points(
+        self, viewer: Viewer, id: str, *, after: int = -1, limit: int = MOST_POINTS
+    ) -> tuple[tuple[SweepPoint, ...], int | None]:
+        """Return the points behind point ``after`` in their order, at most ``limit``, and the last one if more follow.
+
+        Raise NotFound; InvalidInput (bad_limit) for a limit that is not 1 to ``MOST_POINTS``.
+        """
+        if not 1 <= limit <= MOST_POINTS:
+            what = f"limit={limit} is not a whole number from 1 to {MOST_POINTS}. Give one."
+            raise one_problem("bad_limit", "limit", limit, what, str(MOST_POINTS))
+        sweep = self._sweeps.get(viewer, id)
+        columns = (col(RunRow.point), col(RunRow.id), col(RunRow.state), col(RunRow.parameters))
+        this = (col(RunRow.sweep) == id, col(RunRow.stands), col(RunRow.point) > after)
+        with self._database.read() as session:
+            rows = session.execute(select(*columns).where(*this).order_by(columns[0]).limit(limit + 1)).all()
+            shown = rows[:limit]
+            metrics = _metrics(session, id)
+        points = tuple(
+            SweepPoint(point or 0, run, RunState(state), _varied(sweep, values or {}), metrics.get(run, {}))
+            for point, run, state, values in shown
+        )
+        return points, points[-1].point if len(rows) > limit else None
+
+    def sensitivity(self, viewer: Viewer, id: str) -> SensitivityRecord:
+        """Return how each parameter that varies moves each metric, over the points that have succeeded. Raise NotFound.
+
+        The ``MOST_METRICS`` metrics that most points have are looked at.
+        """
+        sweep = self._sweeps.get(viewer, id)
+        key = (id, sweep.rounds, sweep.counts.get(RunState.SUCCEEDED, 0))
+        with self._lock:
+            if key in self._kept:
+                return self._kept[key]
+        found = self._sensitivity(sweep)
+        with self._lock:
+            while len(self._kept) >= _MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key] = found
+        return found
+
+    def _sensitivity(self, sweep: SweepRecord) -> SensitivityRecord:
+        done = (col(RunRow.sweep) == sweep.id, col(RunRow.stands), col(RunRow.state) == RunState.SUCCEEDED.value)
+        with self._database.read() as session:
+            rows = session.execute(select(col(RunRow.id), col(RunRow.parameters)).where(*done)).all()
+            metrics = _metrics(session, sweep.id)
+            units = _units(session, [run for run, _ in rows[:1]])
+            ordered = self._ordered(session, sweep)
+        varied = partial(_varied, sweep)
+        observations = [Observation(varied(values or {}), metrics.get(run, {})) for run, values in rows]
+        seen = Counter(name for o in observations for name in o.metrics)
+        names = tuple(name for name, _ in seen.most_common(MOST_METRICS))
+        effects = sensitivity(observations, ordered, names)
+        return SensitivityRecord(len(rows), names, {name: units.get(name, "") for name in names}, effects)
+
+    def _ordered(self, session: Session, sweep: SweepRecord) -> Mapping[str, bool]:
+        """Return which of the varied parameters are numbers or dates, as the sweep's template version declares them."""
+        row = find_version(session, sweep.template, sweep.version)
+        try:
+            version = version_of(row) if row is not None else None
+        except InvalidInput:
+            version = None
+        specs = {name: version.parameter(name) if version else None for name in sweep.varied}
+        return {name: spec is not None and spec.type in _ORDERED for name, spec in specs.items()}
+
+
+def _varied(sweep: SweepRecord, values: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
+    return {name: values.get(name) for name in sweep.varied}
+
+
+def _metrics(session: Session, sweep: str) -> Mapping[str, Mapping[str, float]]:
+    """Return the finite metrics of a sweep's standing runs, by run and name, in the order they were recorded."""
+    query = (
+        select(col(MetricRow.run), col(MetricRow.name), col(MetricRow.value))
+        .join(RunRow, col(RunRow.id) == col(MetricRow.run))
+        .where(col(RunRow.sweep) == sweep, col(RunRow.stands), col(MetricRow.value).is_not(None))
+        .order_by(col(MetricRow.run), col(MetricRow.position))
+    )
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    for run, name, value in session.execute(query):
+        if value is not None:
+            found[run][name] = value
+    return found
+
+
+def _units(session: Session, runs: Sequence[str]) -> Mapping[str, str]:
+    query = select(col(MetricRow.name), col(MetricRow.unit)).where(col(MetricRow.run).in_(runs))
+    return dict(session.execute(query).all())
