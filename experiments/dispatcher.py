@@ -14,32 +14,42 @@ import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from ulid import ULID
 
 from experiments.model import NO_CELL, CellError, Reason, Run, RunnerTicket, RunResult, RunState
-from experiments.queue import AgencyDemand, LeaseLost, RunQueue
-from experiments.shares import desired_runners
+from experiments.queue import AgencyDemand, LeaseLost, RunnerLoad, RunQueue
+from experiments.shares import desired_places, split
 from spawner_config import names
 from spawner_config.engines.base import Engine, EngineError, EngineUnreachable, SandboxStatus
-from spawner_config.sandbox import Limits, sandbox_spec
+from spawner_config.sandbox import HOME, Limits, sandbox_spec
 
 log = logging.getLogger("proverom.dispatcher")
+
+# What a runner's sandbox has for itself alone, on every engine: cleared between the runs of a batch.
+OWN_PLACES = f"{HOME}:/tmp:/var/tmp:/dev/shm"
 
 
 @dataclass(frozen=True, slots=True)
 class DispatcherConfig:
-    """Times in seconds. ``runner_url`` is the Hub's runner protocol as a sandbox reaches it."""
+    """Times in seconds. ``runner_url`` is the Hub's runner protocol as a sandbox reaches it.
+
+    ``limits`` are those of one run. A runner that does several runs of a sweep at a time has as much for each.
+    """
 
     lab: str
     image: str
     runner_url: str
     limits: Limits
     command: tuple[str, ...] = ("/opt/runner/bin/python", "-m", "experiments.runner")
-    total_runners: int = 8  # of all agencies together
+    total_runs: int = 8  # at a time, of all agencies together: the places that runners take, warm ones too
+    sweep_slots: int = 4  # runs at a time in one runner for sweeps
+    sweep_batch: int = 200  # runs of a sweep that one runner does before it is thrown away
+    warm_per_agency: int = 0  # runners that wait, ready, for an agency that was active in the last warm_for_seconds
+    warm_for_seconds: float = 900.0
     poll_seconds: float = 0.5
     reconcile_seconds: float = 2.0  # how often the engine is asked what lives
     start_grace_seconds: float = 60.0  # a ticket without a sandbox is given up after this
@@ -72,7 +82,8 @@ class Dispatcher:
         self._config = config
         self._executor = executor or ThreadPoolExecutor(config.start_workers, thread_name_prefix="engine")
         self._lock = threading.Lock()
-        self._starting: dict[str, str] = {}  # runner id -> agency
+        self._starting: dict[str, RunnerTicket] = {}
+        self._resting_since: dict[str, datetime] = {}
         self._removing: set[str] = set()  # sandbox names
         self._trouble: dict[str, _Trouble] = {}
         self._cancel_seen: dict[tuple[str, int], datetime] = {}
@@ -132,7 +143,7 @@ class Dispatcher:
         if the engine does not know it, it is dead. What has no ticket after the engine was asked has none for good.
         """
         active_before = {(run.id, run.attempt) for run in self._queue.active()}
-        idle_before = {ticket.id for ticket in self._queue.idle_runners()}
+        idle_before = {load.ticket.id for load in self._queue.loads() if load.running == 0 and not load.spent}
         try:
             found = self._engine.sandboxes(lab=self._config.lab, kind="runner")
         except EngineUnreachable as error:
@@ -144,8 +155,8 @@ class Dispatcher:
         self._bury_runs(
             [r for r in self._queue.active() if (r.id, r.attempt) in active_before], tickets, sandboxes, now
         )
-        idle = [ticket for ticket in self._queue.idle_runners() if ticket.id in idle_before]
-        self._bury_idle(idle, sandboxes, now)
+        idle = [load for load in self._queue.loads() if load.running == 0 and not load.spent]
+        self._bury_idle([load for load in idle if load.ticket.id in idle_before], sandboxes, now)
         ticketed = {ticket.sandbox for ticket in tickets.values()}
         for name in sandboxes.keys() - ticketed:
             log.info("sandbox %s has no ticket: removed", name)
@@ -170,7 +181,8 @@ class Dispatcher:
                     since = self._silent_since.setdefault((run.id, run.attempt), now)
                     if not _within(now, since, self._config.silence_seconds):
                         self._give_back(run, "its runner is silent", now)
-            elif sandbox is not None and sandbox.out_of_memory:
+            elif sandbox is not None and sandbox.out_of_memory and ticket is not None and ticket.slots == 1:
+                # With several runs in it, nobody knows which of them it was; each is tried again.
                 self._end(run, RunResult(RunState.FAILED, b"", Reason.OUT_OF_MEMORY), now)
             else:
                 how = "is gone" if sandbox is None else f"ended with {sandbox.exit_code}"
@@ -180,23 +192,33 @@ class Dispatcher:
         after = self._queue.give_back(run.id, run.attempt, now)
         log.warning("run %s attempt %s: %s; the run is now %s", run.id, run.attempt, why, after.state)
 
-    def _bury_idle(self, idle: Iterable[RunnerTicket], sandboxes: Mapping[str, SandboxStatus], now: datetime) -> None:
-        """Give up runners that ended, or never got up, before they had asked for work."""
+    def _bury_idle(self, idle: Iterable[RunnerLoad], sandboxes: Mapping[str, SandboxStatus], now: datetime) -> None:
+        """Give up runners that ended, or never got up, before they had asked for work, and such that ask no more."""
+        config = self._config
         waiting = {row.agency for row in self._queue.demand() if row.queued and row.running < row.max_concurrent}
-        for ticket in idle:
+        resting: dict[str, datetime] = {}
+        for load in idle:
+            ticket = load.ticket
             sandbox = sandboxes.get(ticket.sandbox)
-            config = self._config
             if sandbox is None:
-                if ticket.id not in self._starting and not _within(now, ticket.created_at, config.start_grace_seconds):
+                late = load.bound or not _within(now, ticket.created_at, config.start_grace_seconds)
+                if ticket.id not in self._starting and late:
                     self._give_up(ticket, "its sandbox is gone")
             elif not sandbox.running:
                 said = self._last_words(ticket.sandbox)
                 self._give_up(ticket, f"its sandbox ended with {sandbox.exit_code}")
-                self._failed_start(ticket.agency, f"The runner ended before it had asked for work. {said}", now)
+                if not load.bound:
+                    self._failed_start(ticket.agency, f"The runner ended before it had asked for work. {said}", now)
+            elif load.bound:
+                resting[ticket.id] = self._resting_since.get(ticket.id, now)
+                if not _within(now, resting[ticket.id], config.idle_seconds):
+                    log.info("runner %s of %s asks for no more of its batch", ticket.id, ticket.agency)
+                    self._queue.retire_runner(ticket.id)
             elif ticket.agency in waiting and not _within(now, ticket.created_at, config.claim_grace_seconds):
                 said = self._last_words(ticket.sandbox)
                 self._give_up(ticket, "it does not ask for work")
                 self._failed_start(ticket.agency, f"The runner did not reach the Hub. {said}", now)
+        self._resting_since = resting
 
     def _give_up(self, ticket: RunnerTicket, why: str) -> None:
         # Closed first: should it wake up after all and claim, the run it got comes back to the queue.
@@ -213,10 +235,12 @@ class Dispatcher:
 
     # -- runners that are done -------------------------------------------------------------------------------------
     def _clear_finished(self) -> None:
-        """Remove the sandboxes whose result is recorded, then close their tickets."""
-        for ticket in self._queue.finished_runners():
-            self._forgive(ticket.agency)
-            self._remove(ticket.sandbox, then=partial(self._queue.close_runner, ticket.id))
+        """Remove the sandboxes whose results are recorded, then close their tickets."""
+        for load in self._queue.loads():
+            if load.finished:
+                if load.bound:
+                    self._forgive(load.ticket.agency)
+                self._remove(load.ticket.sandbox, then=partial(self._queue.close_runner, load.ticket.id))
 
     def _remove(self, sandbox: str, then: Callable[[], None] | None = None) -> None:
         with self._lock:
@@ -241,42 +265,102 @@ class Dispatcher:
 
     # -- runners that are wanted -----------------------------------------------------------------------------------
     def _fill(self, now: datetime) -> None:
-        """Start the runners that are missing, end those that nothing waits for."""
-        demand = self._queue.demand()
-        wanted = desired_runners(demand, total=self._config.total_runners)
-        finished = {ticket.id for ticket in self._queue.finished_runners()}
-        open_tickets = [ticket for ticket in self._queue.runners() if ticket.id not in finished]
+        """Start the runners that are missing, end those that nothing waits for, pass places on."""
+        config = self._config
+        recent = now - timedelta(seconds=config.warm_for_seconds) if config.warm_per_agency else None
+        demand = [self._within_quota(row) for row in self._queue.demand(recent)]
         with self._lock:
-            live = dict(self._starting)
-        live.update({ticket.id: ticket.agency for ticket in open_tickets})
-        counts = {agency: list(live.values()).count(agency) for agency in {*wanted, *live.values()}}
-        room = self._config.total_runners - len(live)
-        for row in sorted(demand, key=lambda row: (counts[row.agency] / max(row.weight, 1), row.agency)):
-            missing = min(wanted[row.agency] - counts[row.agency], room, self._may_start(row.agency, now))
-            for _ in range(max(missing, 0)):
-                room -= 1
-                self._start(row, now)
-        self._end_idle(open_tickets, wanted, counts, now)
+            starting = dict(self._starting)
+        loads = [load for load in self._queue.loads() if not load.finished]
+        known = {load.ticket.id for load in loads}
+        loads += [RunnerLoad(ticket, 0, 0, False) for ticket in starting.values() if ticket.id not in known]
+        lanes = _lanes(demand, loads, desired_places(demand, total=config.total_runs))
+        room = config.total_runs - sum(load.ticket.slots for load in loads)
+        for lane in lanes:
+            while lane.missing > 0 and (slots := self._slots(lane, loads, room)) > 0 and self._may_start(lane, now):
+                room -= slots
+                loads.append(RunnerLoad(self._start(lane, slots, now), 0, 0, False))
+                lane.have += slots
+        self._make_room(lanes, loads, room)
+        self._keep_warm(lanes, loads, room, now)
+        self._end_idle(lanes, loads, now)
 
-    def _end_idle(
-        self, tickets: Sequence[RunnerTicket], wanted: Mapping[str, int], counts: Mapping[str, int], now: datetime
-    ) -> None:
-        spare = {agency: count - wanted.get(agency, 0) for agency, count in counts.items()}
-        idle = {ticket.id for ticket in self._queue.idle_runners()}
-        for ticket in sorted(tickets, key=lambda ticket: ticket.created_at, reverse=True):
-            old = not _within(now, ticket.created_at, self._config.idle_seconds)
-            if ticket.id in idle and old and spare[ticket.agency] > 0 and ticket.id not in self._starting:
-                spare[ticket.agency] -= 1
+    def _within_quota(self, row: AgencyDemand) -> AgencyDemand:
+        return replace(row, max_concurrent=min(row.max_concurrent, self._affordable(row)))
+
+    def _affordable(self, row: AgencyDemand) -> int:
+        """Return how many places the agency's quotas of memory and CPU allow."""
+        limits, total = self._config.limits, self._config.total_runs
+        by_memory = total if row.max_memory is None else row.max_memory // limits.memory
+        by_cpus = total if row.max_cpus is None else int(row.max_cpus / limits.cpus + 1e-9)
+        return max(0, min(by_memory, by_cpus))
+
+    def _slots(self, lane: _Lane, loads: Sequence[RunnerLoad], room: int) -> int:
+        """Return how many slots the lane's next runner can have, 0 if it cannot have one now."""
+        taken = sum(load.ticket.slots for load in loads if load.ticket.agency == lane.row.agency)
+        most = self._config.sweep_slots if lane.sweeps else 1
+        return max(0, min(lane.missing, most, room, self._affordable(lane.row) - taken))
+
+    def _make_room(self, lanes: Sequence[_Lane], loads: Sequence[RunnerLoad], room: int) -> None:
+        """Where somebody waits for a place that others have too many of, let them give one back.
+
+        Runners that wait for work go first and at once. A sweep's runner claims no more, and goes when what it holds
+        has ended: so nobody waits for longer than one run takes, however long the sweep is.
+        """
+        needed = min(sum(max(lane.missing, 0) for lane in lanes), self._config.total_runs) - max(room, 0)
+        needed -= sum(load.ticket.slots for load in loads if load.spent and load.ticket.for_sweeps)
+        for lane in sorted(lanes, key=lambda lane: lane.missing):
+            mine = [load for load in loads if lane.owns(load) and not load.spent]
+            for load in sorted(mine, key=lambda load: (load.bound, load.ticket.slots)):
+                if needed <= 0 or lane.missing >= 0:
+                    break
+                if load.ticket.id in self._starting or (load.bound and not lane.sweeps):
+                    continue
+                needed -= load.ticket.slots
+                lane.have -= load.ticket.slots
+                log.info("runner %s of %s gives its place to others", load.ticket.id, load.ticket.agency)
+                self._queue.retire_runner(load.ticket.id)
+
+    def _keep_warm(self, lanes: Sequence[_Lane], loads: list[RunnerLoad], room: int, now: datetime) -> None:
+        """Start runners before they are needed, for agencies that were active just now, where there is room."""
+        for lane in lanes:
+            if lane.sweeps or any(other.missing > 0 for other in lanes):
+                continue
+            taken = sum(load.ticket.slots for load in loads if load.ticket.agency == lane.row.agency)
+            missing = min(lane.wanted + self._config.warm_per_agency - lane.have, self._affordable(lane.row) - taken)
+            for _ in range(min(missing, room)):
+                if self._may_start(lane, now):
+                    room -= 1
+                    loads.append(RunnerLoad(self._start(lane, 1, now), 0, 0, False))
+                    lane.have += 1
+
+    def _end_idle(self, lanes: Sequence[_Lane], loads: Sequence[RunnerLoad], now: datetime) -> None:
+        """End runners that have waited for long, and that nothing waits for."""
+        spare: dict[tuple[str, bool], int] = {}
+        for lane in lanes:
+            warm = 0 if lane.sweeps else self._config.warm_per_agency
+            spare[lane.row.agency, lane.sweeps] = lane.have - lane.wanted - warm
+        for load in sorted(loads, key=lambda load: load.ticket.created_at, reverse=True):
+            ticket = load.ticket
+            if load.bound or load.spent or ticket.id in self._starting:
+                continue
+            key = (ticket.agency, ticket.for_sweeps)
+            if not _within(now, ticket.created_at, self._config.idle_seconds) and spare.get(key, ticket.slots) > 0:
+                spare[key] = spare.get(key, 0) - ticket.slots
                 self._give_up(ticket, "nothing waits for it")
 
-    def _start(self, row: AgencyDemand, now: datetime) -> None:
-        runner = str(ULID()).lower()
+    def _start(self, lane: _Lane, slots: int, now: datetime) -> RunnerTicket:
+        """Start a runner of the lane in the background; return its ticket (without its token and its image)."""
+        row, runner = lane.row, str(ULID()).lower()
+        batch = self._config.sweep_batch if lane.sweeps else 1
+        name = names.runner_container(self._config.lab, runner)
+        ticket = RunnerTicket(runner, row.agency, "", name, self._engine.name, "", now, slots, batch)
         with self._lock:
-            self._starting[runner] = row.agency
+            self._starting[runner] = ticket
 
         def work() -> None:
             try:
-                self._start_runner(runner, row, now)
+                self._start_runner(ticket, row.slug)
             except EngineUnreachable as error:
                 log.warning("runner %s was not started, the engine does not answer: %s", runner, error)
                 self._queue.close_runner(runner)
@@ -291,43 +375,43 @@ class Dispatcher:
                     self._starting.pop(runner, None)
 
         self._executor.submit(work)
+        return ticket
 
-    def _start_runner(self, runner: str, row: AgencyDemand, now: datetime) -> None:
+    def _start_runner(self, ticket: RunnerTicket, slug: str) -> None:
         config = self._config
         token = secrets.token_urlsafe(32)
         spec = sandbox_spec(
             "runner",
             lab=config.lab,
-            agency=row.agency,
-            slug=row.slug,
-            name=names.runner_container(config.lab, runner),
+            agency=ticket.agency,
+            slug=slug,
+            name=ticket.sandbox,
             image=config.image,
             command=config.command,
-            environment={"PROVEROM_RUNNER_URL": config.runner_url, "PROVEROM_RUN_TOKEN": token},
-            limits=config.limits,
+            environment={
+                "PROVEROM_RUNNER_URL": config.runner_url,
+                "PROVEROM_RUN_TOKEN": token,
+                "PROVEROM_RUNNER_SLOTS": str(ticket.slots),
+                "PROVEROM_RUNNER_PLACES": OWN_PLACES,
+            },
+            limits=_times(config.limits, ticket.slots),
         )
         digest = self._engine.image_digest(config.image)
-        self._engine.ensure_network(spec.network, lab=config.lab, agency=row.agency)
-        self._queue.open_runner(
-            RunnerTicket(
-                id=runner,
-                agency=row.agency,
-                token_sha256=hashlib.sha256(token.encode()).hexdigest(),
-                sandbox=spec.name,
-                engine=self._engine.name,
-                image_digest=digest,
-                created_at=now,
-            )
-        )
+        self._engine.ensure_network(spec.network, lab=config.lab, agency=ticket.agency)
+        hashed = hashlib.sha256(token.encode()).hexdigest()
+        self._queue.open_runner(replace(ticket, token_sha256=hashed, image_digest=digest))
         self._engine.start(spec)
 
     # -- starts that fail ------------------------------------------------------------------------------------------
-    def _may_start(self, agency: str, now: datetime) -> int:
-        """Return how many runners may be started now: after a failed start one at a time, and not before a pause."""
+    def _may_start(self, lane: _Lane, now: datetime) -> bool:
+        """Return whether a runner may be started now: after a failed start one at a time, and not before a pause."""
+        agency = lane.row.agency
         trouble = self._trouble.get(agency)
         if trouble is None:
-            return self._config.total_runners
-        return 0 if trouble.not_before is not None and now < trouble.not_before else 1
+            return True
+        with self._lock:
+            being_tried = any(ticket.agency == agency for ticket in self._starting.values())
+        return not being_tried and (trouble.not_before is None or now >= trouble.not_before)
 
     def _failed_start(self, agency: str, message: str, now: datetime) -> None:
         """Count a failed start; after too many in a row, fail the run that waits longest instead of trying for ever."""
@@ -344,6 +428,53 @@ class Dispatcher:
     def _forgive(self, agency: str) -> None:
         with self._lock:
             self._trouble.pop(agency, None)
+
+
+@dataclass
+class _Lane:
+    """One agency's single runs, or its runs of sweeps: how many places they should have, and have."""
+
+    row: AgencyDemand
+    sweeps: bool
+    wanted: int
+    have: int
+
+    @property
+    def missing(self) -> int:
+        return self.wanted - self.have
+
+    def owns(self, load: RunnerLoad) -> bool:
+        return load.ticket.agency == self.row.agency and load.ticket.for_sweeps == self.sweeps
+
+
+def _lanes(demand: Sequence[AgencyDemand], loads: Sequence[RunnerLoad], places: Mapping[str, int]) -> list[_Lane]:
+    """Return two lanes for each agency, those first that have the least for the agency's weight."""
+    lanes = []
+    for row in demand:
+        own = [load for load in loads if load.ticket.agency == row.agency]
+        running = sum(load.running for load in own if load.ticket.for_sweeps)
+        singles = row.queued - row.queued_of_sweeps + max(row.running - running, 0)
+        both = split(places[row.agency], singles=singles, sweeps=row.queued_of_sweeps + running)
+        for sweeps, wanted in zip((False, True), both, strict=True):
+            have = sum(
+                load.running if load.spent else load.ticket.slots for load in own if load.ticket.for_sweeps == sweeps
+            )
+            lanes.append(_Lane(row, sweeps, wanted, have))
+    had = {row.agency: sum(lane.have for lane in lanes if lane.row.agency == row.agency) for row in demand}
+    return sorted(
+        lanes, key=lambda lane: (had[lane.row.agency] / max(lane.row.weight, 1), lane.row.agency, lane.sweeps)
+    )
+
+
+def _times(limits: Limits, slots: int) -> Limits:
+    """Return the limits of a sandbox for so many runs at a time."""
+    return Limits(
+        memory=limits.memory * slots,
+        cpus=limits.cpus * slots,
+        pids=limits.pids * slots,
+        tmp=limits.tmp * slots,
+        log=limits.log,
+    )
 
 
 def _within(now: datetime, since: datetime, seconds: float) -> bool:

@@ -9,8 +9,8 @@ A runner (a ``RunnerTicket``) carries out a batch: one run that stands by itself
 ``batch_limit`` of its runs, at most ``slots`` at a time. What one claim does, in this order:
 
 1. unknown or closed token: TokenRefused;
-2. the runner owns a running attempt that is not among the ``holding`` it sends: that assignment again, the oldest first,
-   its lease renewed (a lost answer costs nothing);
+2. the runner owns a running attempt that is not among the ``holding`` it sends: that assignment again, the oldest
+   first, its lease renewed (a lost answer costs nothing);
 3. the runner is *spent*: TokenRefused. It is spent once it has claimed ``batch_limit`` runs, or a run that stands by
    itself; once one of its attempts was given back or ended by the server; once it was retired; or once it found nothing
    more of its sweep waiting (that is found out in the claim, and kept);
@@ -19,10 +19,10 @@ A runner (a ``RunnerTicket``) carries out a batch: one run that stands by itself
 6. it is not bound yet: the agency's oldest queued run of those meant for it (runs of sweeps if ``batch_limit`` is above
    1, single runs if not), or else the oldest of the others, so that nothing starves; None if nothing waits.
 
-TokenRefused on a claim does not end the token: a spent runner goes on with heartbeats and results for what it holds, then
-exits. A closed runner is refused everywhere. Over HTTP: ``POST claim`` with the body ``{"holding": [run ids]}`` (an empty
-body is an empty list) answers 200 with the assignment, 204 for None, 401 for TokenRefused. ``Assignment.start`` is part
-of the answer.
+TokenRefused on a claim does not end the token: a spent runner goes on with heartbeats and results for what it holds,
+then exits. A closed runner is refused everywhere. Over HTTP: ``POST claim`` with the body ``{"holding": [run ids]}``
+(no body is an empty list) answers 200 with the assignment, 204 for None, 401 for TokenRefused; ``Assignment.start`` is
+part of the answer.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class LeaseLost(Exception):
 class AgencyDemand:
     """What one agency waits for, and its share. Oldest is the creation time of its oldest queued run.
 
-    ``queued`` counts all that wait, ``queued_of_sweeps`` those of them that belong to a sweep. ``max_memory`` (bytes) and
-    ``max_cpus`` (cores) bound all runners of the agency together; None is no bound.
+    ``queued`` counts all that wait, ``queued_of_sweeps`` those of them that belong to a sweep. ``max_memory`` (bytes)
+    and ``max_cpus`` (cores) bound all runners of the agency together; None is no bound.
     """
 
     agency: str
@@ -104,7 +104,7 @@ class RunQueue(Protocol):
         """Return the same runners, with what each of them has to do."""
 
     def retire_runner(self, runner: str) -> None:
-        """Let a runner claim no more; what it holds goes on. No error if it is retired or closed already, or unknown."""
+        """Let a runner claim no more; what it holds goes on. No error if it is retired, closed or unknown."""
 
     def close_runner(self, runner: str) -> None:
         """End a runner's token for good. Closing twice is no error."""

@@ -1,4 +1,4 @@
-"""How many runners each agency gets: the one place that decides it."""
+"""Who gets how many places: the one room where fairness is decided. A place is room for one run at a time."""
 
 from __future__ import annotations
 
@@ -10,21 +10,29 @@ from experiments.queue import AgencyDemand
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
-def desired_runners(demand: Sequence[AgencyDemand], *, total: int) -> Mapping[str, int]:
-    """Return the number of runners each agency should have now, its running ones included.
+def desired_places(demand: Sequence[AgencyDemand], *, total: int) -> Mapping[str, int]:
+    """Return how many places each agency should have now, those of its running runs included.
 
     Nobody gets more than ``max_concurrent``, or more than it has runs. What the lab has (``total``) is shared by
-    weight: each next runner goes to the agency that has the least for its weight, then to the one that has waited
-    longest. Running runs are never taken away, so the sum is above ``total`` for a while after ``total`` was lowered.
+    weight: each next place goes to the agency that has the least for its weight, then to the one that has waited
+    longest. What runs now gives no right to a place: a run is never interrupted for it, but the place of a sweep's run
+    is passed on when that run ends.
     """
     wanted = {row.agency: min(row.queued + row.running, max(row.max_concurrent, 0)) for row in demand}
-    given = {row.agency: row.running for row in demand}
-    free = total - sum(given.values())
-    while free > 0:
+    given = {row.agency: 0 for row in demand}
+    for _ in range(max(total, 0)):
         hungry = [row for row in demand if given[row.agency] < wanted[row.agency]]
         if not hungry:
             break
         chosen = min(hungry, key=lambda row: (given[row.agency] / max(row.weight, 1), row.oldest or _NEVER, row.agency))
         given[chosen.agency] += 1
-        free -= 1
     return given
+
+
+def split(places: int, *, singles: int, sweeps: int) -> tuple[int, int]:
+    """Share an agency's places between its runs that stand by themselves and its runs of sweeps: all, or half each.
+
+    What one of them does not need the other gets; of an odd number the single runs, for which somebody waits, get more.
+    """
+    for_singles = min(singles, max(places - sweeps, (places + 1) // 2))
+    return for_singles, min(sweeps, places - for_singles)

@@ -43,7 +43,7 @@ def config(settings: Settings, deployment: Deployment) -> DispatcherConfig:
         image=deployment.sandbox_image,
         runner_url=RUNNER_URL,
         limits=Limits(memory=runs.memory, cpus=runs.cpus, pids=runs.pids),
-        total_runners=runs.concurrent,
+        total_runs=runs.concurrent,
     )
 
 

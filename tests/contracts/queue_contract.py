@@ -24,13 +24,14 @@ from typing import Protocol
 import pytest
 
 from experiments.model import CellError, Metric, Progress, Reason, Run, RunnerTicket, RunRequest, RunResult, RunState
-from experiments.queue import LeaseLost, NotYourRun, RunQueue, TokenRefused
+from experiments.queue import LeaseLost, NotYourRun, RunnerLoad, RunQueue, TokenRefused
 from lab_templates.model import TemplateVersion, Text
 
 NAV = "889640782"
 SKATT = "974761076"
 T0 = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 LEASE = 15
+SWEEP, OTHER_SWEEP = "01JSWEEP000000000000000001", "01JSWEEP000000000000000002"
 NOTEBOOK = (
     b'{"cells": [{"cell_type": "code", "execution_count": null, "id": "a1", "metadata": {"tags": ["parameters"]},'
     b' "outputs": [], "source": "# none"}], "metadata": {"kernelspec": {"display_name": "Python 3",'
@@ -58,7 +59,9 @@ DONE = RunResult(RunState.SUCCEEDED, NOTEBOOK, metrics=(Metric("difference", 2.3
 FAILED = RunResult(RunState.FAILED, NOTEBOOK, Reason.CELL_FAILED, CellError(1, "ValueError", "no such office"))
 
 
-def request(agency: str = NAV, *, timeout_seconds: int = 60, key: str | None = None) -> RunRequest:
+def request(
+    agency: str = NAV, *, timeout_seconds: int = 60, key: str | None = None, sweep: str | None = None
+) -> RunRequest:
     return RunRequest(
         agency=agency,
         template=VERSION.name,
@@ -68,6 +71,7 @@ def request(agency: str = NAV, *, timeout_seconds: int = 60, key: str | None = N
         timeout_seconds=timeout_seconds,
         requested_by="team",
         idempotency_key=key,
+        sweep=sweep,
     )
 
 
@@ -93,7 +97,7 @@ class QueueCase(Protocol):
         """Return the metrics recorded for the run."""
 
 
-def open_runner(queue: RunQueue, name: str, agency: str = NAV) -> str:
+def open_runner(queue: RunQueue, name: str, agency: str = NAV, *, slots: int = 1, batch_limit: int = 1) -> str:
     """Open a runner and return its token."""
     token = f"token-of-{name}"
     queue.open_runner(
@@ -105,9 +109,15 @@ def open_runner(queue: RunQueue, name: str, agency: str = NAV) -> str:
             engine="docker",
             image_digest="sha256:" + "b" * 64,
             created_at=T0,
+            slots=slots,
+            batch_limit=batch_limit,
         )
     )
     return token
+
+
+def load_of(queue: RunQueue, name: str) -> RunnerLoad:
+    return next(load for load in queue.loads() if load.ticket.id == name)
 
 
 class RunQueueContract:
@@ -326,6 +336,159 @@ class RunQueueContract:
         ended = case.queue.give_back(run.id, 1, at(20))
         assert (ended.state, ended.reason) == (RunState.CANCELLED, Reason.CANCELLED_BY_USER)
 
+    # -- batches ---------------------------------------------------------------------------------------------------
+    def test_a_runner_for_sweeps_holds_as_many_runs_as_it_has_slots(self, case: QueueCase) -> None:
+        runs = [case.submit(request(sweep=SWEEP)).id for _ in range(4)]
+        token = open_runner(case.queue, "r1", slots=2, batch_limit=10)
+        held: list[str] = []
+        for _ in range(2):
+            assignment = case.queue.claim(token, at(1), held)
+            assert assignment is not None
+            held.append(assignment.run)
+        assert held == runs[:2]
+        assert case.queue.claim(token, at(2), held) is None
+        assert load_of(case.queue, "r1") == RunnerLoad(case.queue.runners()[0], claimed=2, running=2, spent=False)
+        case.queue.finish(token, held[0], 1, DONE, at(3))
+        assignment = case.queue.claim(token, at(3), held[1:])
+        assert assignment is not None
+        assert assignment.run == runs[2]
+        case.queue.heartbeat(token, runs[1], 1, Progress(1, 2), at(4))
+        case.queue.heartbeat(token, runs[2], 1, Progress(0, 2), at(4))
+        assert case.get(runs[1]).progress == Progress(1, 2)
+
+    def test_an_assignment_that_the_runner_does_not_list_is_sent_again(self, case: QueueCase) -> None:
+        first, second = (case.submit(request(sweep=SWEEP)).id for _ in range(2))
+        token = open_runner(case.queue, "r1", slots=2, batch_limit=10)
+        assert [case.queue.claim(token, at(0), [])] == [case.queue.claim(token, at(10), [])]
+        case.queue.claim(token, at(11), [first])
+        again = case.queue.claim(token, at(12), [first])
+        assert again is not None
+        assert again.run == second
+        again = case.queue.claim(token, at(12), [second, "no-such-run"])
+        assert again is not None
+        assert again.run == first
+        assert case.queue.expired(at(24)) == []
+        assert len(case.queue.active()) == 2
+
+    def test_a_batch_is_of_one_sweep(self, case: QueueCase) -> None:
+        mine = case.submit(request(sweep=SWEEP)).id
+        case.submit(request(sweep=OTHER_SWEEP))
+        case.submit(request())
+        token = open_runner(case.queue, "r1", slots=4, batch_limit=10)
+        assignment = case.queue.claim(token, at(0))
+        assert assignment is not None
+        assert assignment.run == mine
+        with pytest.raises(TokenRefused):
+            case.queue.claim(token, at(1), [mine])
+        # What it found out is kept: a run of its sweep that is queued later is for another runner.
+        case.submit(request(sweep=SWEEP))
+        with pytest.raises(TokenRefused):
+            case.queue.claim(token, at(2), [mine])
+        assert not case.queue.heartbeat(token, mine, 1, Progress(1, 2), at(3)).cancel
+        assert (load_of(case.queue, "r1").spent, load_of(case.queue, "r1").finished) == (True, False)
+        assert case.queue.finish(token, mine, 1, DONE, at(4)).state is RunState.SUCCEEDED
+        assert load_of(case.queue, "r1").finished
+
+    def test_a_batch_has_a_limit(self, case: QueueCase) -> None:
+        for _ in range(3):
+            case.submit(request(sweep=SWEEP))
+        token = open_runner(case.queue, "r1", slots=1, batch_limit=2)
+        for second in (1, 2):
+            assignment = case.queue.claim(token, at(second))
+            assert assignment is not None
+            case.queue.finish(token, assignment.run, 1, DONE, at(second))
+        with pytest.raises(TokenRefused):
+            case.queue.claim(token, at(3))
+        assert load_of(case.queue, "r1").finished
+
+    @pytest.mark.parametrize(("batch_limit", "first"), [(1, "single"), (10, "sweep")])
+    def test_each_kind_of_runner_takes_its_kind_of_run_first(
+        self, case: QueueCase, batch_limit: int, first: str
+    ) -> None:
+        sweep, single = case.submit(request(sweep=SWEEP)).id, case.submit(request()).id
+        assignment = case.queue.claim(open_runner(case.queue, "r1", slots=2, batch_limit=batch_limit), at(0))
+        assert assignment is not None
+        assert assignment.run == {"single": single, "sweep": sweep}[first]
+
+    @pytest.mark.parametrize(("batch_limit", "sweep"), [(1, "01JSWEEP000000000000000001"), (10, None)])
+    def test_where_its_kind_is_missing_it_takes_the_other(
+        self, case: QueueCase, batch_limit: int, sweep: str | None
+    ) -> None:
+        run = case.submit(request(sweep=sweep)).id
+        token = open_runner(case.queue, "r1", slots=2, batch_limit=batch_limit)
+        assignment = case.queue.claim(token, at(0))
+        assert assignment is not None
+        assert assignment.run == run
+        case.submit(request(sweep=sweep))
+        with pytest.raises(TokenRefused):  # one run is its whole batch
+            case.queue.claim(token, at(1), [run])
+
+    def test_the_quota_counts_every_run_of_a_batch(self, case: QueueCase) -> None:
+        runs = [case.submit(request(SKATT, sweep=SWEEP)).id for _ in range(2)]
+        token = open_runner(case.queue, "r1", SKATT, slots=2, batch_limit=10)
+        assert case.queue.claim(token, at(0)) is not None
+        assert case.queue.claim(token, at(1), runs[:1]) is None
+        case.queue.finish(token, runs[0], 1, DONE, at(2))
+        assert case.queue.claim(token, at(3)) is not None
+
+    def test_a_retired_runner_claims_no_more_and_ends_what_it_holds(self, case: QueueCase) -> None:
+        run, waiting = case.submit(request(sweep=SWEEP)).id, case.submit(request(sweep=SWEEP)).id
+        token = open_runner(case.queue, "r1", slots=2, batch_limit=10)
+        case.queue.claim(token, at(0))
+        case.queue.retire_runner("r1")
+        case.queue.retire_runner("never-opened")
+        assert case.queue.claim(token, at(1)).run == run  # type: ignore[union-attr]
+        with pytest.raises(TokenRefused):
+            case.queue.claim(token, at(1), [run])
+        assert case.get(waiting).state is RunState.QUEUED
+        case.queue.heartbeat(token, run, 1, Progress(0, 1), at(2))
+        assert not load_of(case.queue, "r1").finished
+        case.queue.finish(token, run, 1, DONE, at(3))
+        assert load_of(case.queue, "r1").finished
+        idle = open_runner(case.queue, "r2")
+        case.queue.retire_runner("r2")
+        assert load_of(case.queue, "r2").finished
+        with pytest.raises(TokenRefused):
+            case.queue.claim(idle, at(4))
+
+    @pytest.mark.parametrize("how", ["give back", "end"])
+    def test_who_lost_one_run_of_a_batch_gets_no_more(self, case: QueueCase, how: str) -> None:
+        first, second, _ = (case.submit(request(sweep=SWEEP)).id for _ in range(3))
+        token = open_runner(case.queue, "r1", slots=2, batch_limit=10)
+        case.queue.claim(token, at(0))
+        case.queue.claim(token, at(0), [first])
+        if how == "give back":
+            case.queue.give_back(first, 1, at(1))
+        else:
+            case.queue.end(first, 1, RunResult(RunState.TIMED_OUT, b"", Reason.TIME_LIMIT), at(1))
+        with pytest.raises(TokenRefused):
+            case.queue.claim(token, at(2), [second])
+        with pytest.raises(LeaseLost):
+            case.queue.heartbeat(token, first, 1, Progress(0, 1), at(2))
+        # The other run is not touched by it.
+        case.queue.heartbeat(token, second, 1, Progress(0, 1), at(2))
+        assert case.queue.finish(token, second, 1, DONE, at(3)).state is RunState.SUCCEEDED
+        assert load_of(case.queue, "r1").finished
+
+    def test_claims_of_one_batch_at_once_hold_its_limits(self, case: QueueCase) -> None:
+        for _ in range(6):
+            case.submit(request(sweep=SWEEP))
+        token = open_runner(case.queue, "r1", slots=2, batch_limit=3)
+        gate = threading.Barrier(8)
+
+        def claim(_: int) -> str | None:
+            gate.wait()
+            try:
+                assignment = case.queue.claim(token, at(0), [run.id for run in case.queue.active()])
+            except TokenRefused:
+                return None
+            return assignment.run if assignment else None
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(claim, range(8)))
+        assert len(case.queue.active()) <= 2
+        assert load_of(case.queue, "r1").claimed <= 3
+
     # -- what the dispatcher sees ----------------------------------------------------------------------------------
     def test_demand_counts_what_waits_and_what_runs(self, case: QueueCase) -> None:
         assert case.queue.demand() == []
@@ -343,14 +506,27 @@ class RunQueueContract:
         assert waiting.id != first.id
         assert nav.oldest == waiting.created_at
 
+    def test_demand_tells_sweeps_apart_and_knows_who_was_there_recently(self, case: QueueCase) -> None:
+        case.submit(request())
+        case.submit(request(sweep=SWEEP))
+        [nav] = case.queue.demand()
+        assert (nav.queued, nav.queued_of_sweeps) == (2, 1)
+        single = case.submit(request(SKATT))
+        created = single.created_at
+        case.cancel(single.id)
+        assert [row.agency for row in case.queue.demand(created + timedelta(seconds=1))] == [NAV]
+        rows = {row.agency: row for row in case.queue.demand(created)}
+        assert (rows[SKATT].queued, rows[SKATT].running, rows[SKATT].oldest) == (0, 0, None)
+
     def test_runners_go_from_idle_to_bound_to_finished_to_closed(self, case: QueueCase) -> None:
         run = case.submit(request())
         token = open_runner(case.queue, "r1")
 
         def seen() -> tuple[list[str], list[str], list[str]]:
             queue = case.queue
-            lists = (queue.runners(), queue.idle_runners(), queue.finished_runners())
-            return tuple([ticket.id for ticket in tickets] for tickets in lists)  # type: ignore[return-value]
+            loads = queue.loads()
+            idle = [load.ticket.id for load in loads if not load.bound]
+            return [t.id for t in queue.runners()], idle, [load.ticket.id for load in loads if load.finished]
 
         assert seen() == (["r1"], ["r1"], [])
         case.queue.claim(token, at(0))
@@ -366,9 +542,9 @@ class RunQueueContract:
         run = case.submit(request())
         case.queue.claim(open_runner(case.queue, "r1"), at(0))
         case.queue.give_back(run.id, 1, at(20))
-        assert [t.id for t in case.queue.finished_runners()] == ["r1"]
+        assert [load.ticket.id for load in case.queue.loads() if load.finished] == ["r1"]
         case.queue.claim(open_runner(case.queue, "r2"), at(21))
-        assert [t.id for t in case.queue.finished_runners()] == ["r1"]
+        assert [load.ticket.id for load in case.queue.loads() if load.finished] == ["r1"]
 
     def test_a_token_is_opened_once(self, case: QueueCase) -> None:
         open_runner(case.queue, "r1")

@@ -21,7 +21,7 @@ CONFIG = DispatcherConfig(
     image="proverom/sandbox:test",
     runner_url="http://hub:8000/services/catalog/runner/v1",
     limits=Limits(memory=2**30, cpus=1.0, pids=200),
-    total_runners=4,
+    total_runs=4,
 )
 
 
@@ -140,7 +140,7 @@ def test_each_agency_has_its_quota_and_the_lab_its_total(lab: Lab) -> None:
         lab.submit(SKATT)
     lab.steps(3)
     assert len(lab.alive()) == 4
-    narrow = Lab(replace(CONFIG, total_runners=3))
+    narrow = Lab(replace(CONFIG, total_runs=3))
     for _ in range(5):
         narrow.submit(NAV)
         narrow.submit(SKATT)

@@ -23,7 +23,7 @@ CONFIG = DispatcherConfig(
     image="proverom/sandbox:test",
     runner_url="http://hub:8000/runner/v1",
     limits=Limits(memory=2**30, cpus=1.0, pids=200),
-    total_runners=3,
+    total_runs=3,
 )
 REFUSALS = (TokenRefused, NotYourRun, LeaseLost)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.queue import AgencyDemand
-from experiments.shares import desired_runners
+from experiments.shares import desired_places, split
 
 T0 = datetime(2026, 1, 5, tzinfo=UTC)
 
@@ -21,37 +21,44 @@ def row(
 
 
 def test_nobody_waits() -> None:
-    assert desired_runners([], total=8) == {}
-    assert desired_runners([row("a", 0, running=1, waits=None)], total=8) == {"a": 1}
+    assert desired_places([], total=8) == {}
+    assert desired_places([row("a", 0, running=1, waits=None)], total=8) == {"a": 1}
 
 
 def test_an_agency_gets_what_it_may() -> None:
-    assert desired_runners([row("a", 100, most=3)], total=8) == {"a": 3}
-    assert desired_runners([row("a", 2, running=1, most=10)], total=8) == {"a": 3}
+    assert desired_places([row("a", 100, most=3)], total=8) == {"a": 3}
+    assert desired_places([row("a", 2, running=1, most=10)], total=8) == {"a": 3}
 
 
 def test_a_long_queue_does_not_take_everything() -> None:
-    assert desired_runners([row("big", 10_000, most=100), row("small", 1)], total=4) == {"big": 3, "small": 1}
+    assert desired_places([row("big", 10_000, most=100), row("small", 1)], total=4) == {"big": 3, "small": 1}
 
 
-def test_a_newcomer_gets_the_next_free_place() -> None:
-    assert desired_runners([row("big", 10_000, running=3, most=100, waits=99), row("small", 5)], total=4) == {
-        "big": 3,
-        "small": 1,
+def test_a_newcomer_gets_its_share_whatever_runs_already() -> None:
+    assert desired_places([row("big", 10_000, running=4, most=100, waits=99), row("small", 5)], total=4) == {
+        "big": 2,
+        "small": 2,
     }
 
 
 def test_shares_follow_the_weights() -> None:
-    shares = desired_runners([row("a", 99, most=99, weight=1), row("b", 99, most=99, weight=3)], total=8)
+    shares = desired_places([row("a", 99, most=99, weight=1), row("b", 99, most=99, weight=3)], total=8)
     assert shares == {"a": 2, "b": 6}
 
 
 def test_between_equals_the_one_that_has_waited_longest_goes_first() -> None:
-    assert desired_runners([row("a", 1, waits=1), row("b", 1, waits=9)], total=1) == {"a": 0, "b": 1}
+    assert desired_places([row("a", 1, waits=1), row("b", 1, waits=9)], total=1) == {"a": 0, "b": 1}
 
 
-def test_what_runs_is_not_taken_away() -> None:
-    assert desired_runners([row("a", 5, running=6)], total=2) == {"a": 6}
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 40))
+def test_an_agencys_places_are_split_and_none_is_wasted(places: int, singles: int, sweeps: int) -> None:
+    for_singles, for_sweeps = split(places, singles=singles, sweeps=sweeps)
+    assert 0 <= for_singles <= singles
+    assert 0 <= for_sweeps <= sweeps
+    assert for_singles + for_sweeps == min(places, singles + sweeps)
+    # Neither starves the other.
+    assert for_singles >= min(singles, places // 2)
+    assert for_sweeps >= min(sweeps, places // 2)
 
 
 rows = st.lists(
@@ -70,11 +77,11 @@ rows = st.lists(
 
 @given(rows, st.integers(-1, 30))
 def test_no_place_is_wasted_and_none_is_given_twice(demand: list[AgencyDemand], total: int) -> None:
-    given = desired_runners(demand, total=total)
+    given = desired_places(demand, total=total)
     assert given.keys() == {r.agency for r in demand}
     for r in demand:
-        assert r.running <= given[r.agency] <= max(r.running, min(r.queued + r.running, r.max_concurrent))
-    assert sum(given.values()) <= max(total, sum(r.running for r in demand))
+        assert 0 <= given[r.agency] <= max(0, min(r.queued + r.running, r.max_concurrent))
+    assert sum(given.values()) <= max(total, 0)
     left = total - sum(given.values())
     hungry = [r for r in demand if given[r.agency] < min(r.queued + r.running, r.max_concurrent)]
     assert left <= 0 or not hungry
