@@ -199,6 +199,29 @@ class CatalogSettings(_Section):
     )
 
 
+class MailSettings(_Section):
+    host: str = Field("", max_length=253, description="The SMTP server for notices. Empty: no e-mail is sent.")
+    port: int = Field(587, ge=1, le=65535, description="Its port.")
+    starttls: bool = Field(
+        True,
+        description="Speak TLS with it, and check its certificate. Off only for a server on this machine or a "
+        "protected network.",
+    )
+    user: str = Field("", max_length=200, description="The user name to sign in with. Empty: no sign-in.")
+    password: SecretStr = Field(SecretStr(""), description="The password to sign in with.")
+    sender: str = Field(
+        "",
+        pattern=r"^([^@\s<>]+@[^@\s<>]+)?$",
+        description="The address that notices come from: `lab@example.no`. Needed with `host`.",
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.host and not self.sender:
+            raise ValueError(f"host={self.host} also needs sender, the address that notices come from. Set it.")
+        return self
+
+
 class LoginSettings(_Section):
     kind: Literal["demo", "oidc"] = Field(
         "demo",
@@ -261,6 +284,7 @@ class Settings(BaseSettings):
     runs: RunSettings = RunSettings()
     catalog: CatalogSettings = CatalogSettings()
     login: LoginSettings = LoginSettings()
+    mail: MailSettings = MailSettings()
 
     @model_validator(mode="after")
     def _together(self) -> Self:
@@ -338,6 +362,7 @@ class Settings(BaseSettings):
         data = self.model_dump(mode="json")
         data["lab"]["state"] = str(self.state)
         data["login"]["client_secret"] = self.login.client_secret.get_secret_value()
+        data["mail"]["password"] = self.mail.password.get_secret_value()
         return json.dumps(data, indent=1)
 
 
@@ -417,7 +442,7 @@ def _sentence(error: Mapping[str, Any], path: Path | None) -> str:
     """Return one plain sentence for one of pydantic's errors: name, value, what is allowed, where it was set."""
     where = [str(part) for part in error["loc"]]
     name = ".".join(where)
-    shown = "***" if any(word in name for word in ("secret", "database_url")) else repr(error["input"])
+    shown = "***" if any(word in name for word in ("secret", "password", "database_url")) else repr(error["input"])
     variable = _variable(*where[:2]) if len(where) >= 2 else ""
     origin = f" ({variable})" if variable in os.environ else f" (in {path})" if path else ""
     message = str(error["msg"]).removeprefix("Value error, ")

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from datetime import date, datetime
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
 from catalog.access import Action, Role, Viewer
-from catalog.store.records import AgencyRecord, ExperimentRecord, MemberRecord, RunRecord, TemplateRecord
+from catalog.store.records import (
+    AgencyRecord,
+    ExperimentRecord,
+    FiringRecord,
+    MemberRecord,
+    NoticeRecord,
+    NotificationSettings,
+    RunRecord,
+    ScheduleRecord,
+    SensitivityRecord,
+    SweepPlan,
+    SweepPoint,
+    SweepRecord,
+    TemplateRecord,
+)
 from experiments.model import Metric, Scalar, Table
 from lab_templates.model import ParameterSpec, Text
 
@@ -42,6 +57,9 @@ class AgencyOut(BaseModel):
     weight: int
     max_desks: int
     max_concurrent_runs: int
+    max_sweep_runs: int
+    max_memory: int | None = Field(description="Bytes of all its runs together; null: no limit")
+    max_cpus: float | None
 
     @classmethod
     def of(cls, a: AgencyRecord) -> AgencyOut:
@@ -53,6 +71,9 @@ class AgencyOut(BaseModel):
             weight=a.weight,
             max_desks=a.max_desks,
             max_concurrent_runs=a.max_concurrent_runs,
+            max_sweep_runs=a.max_sweep_runs,
+            max_memory=a.max_memory,
+            max_cpus=a.max_cpus,
         )
 
 
@@ -278,6 +299,9 @@ class RunOut(BaseModel):
     timeout_seconds: int
     requested_by: str
     retry_of: str | None
+    sweep: str | None
+    point: int | None = Field(description="Of its sweep, from 0")
+    schedule: str | None
     cancel_requested: bool
     created_at: datetime
     started_at: datetime | None
@@ -295,6 +319,7 @@ class RunOut(BaseModel):
 
 
 class RunDetail(RunOut):
+    seconds_left: float | None = Field(description="What it probably still takes, judged by earlier runs")
     error: CellErrorOut | None
     tail: str
     notices: list[str]
@@ -303,10 +328,11 @@ class RunDetail(RunOut):
     provenance: Provenance
 
     @classmethod
-    def of(cls, run: RunRecord) -> RunDetail:
+    def of(cls, run: RunRecord, seconds_left: float | None = None) -> RunDetail:
         e = run.error
         return cls(
             **_run(run),
+            seconds_left=seconds_left,
             error=e
             and CellErrorOut(cell=e.cell, name=e.name, message=e.message, traceback=e.traceback, source=e.source),
             tail=run.tail,
@@ -322,6 +348,217 @@ class RunDetail(RunOut):
                 notebook_sha256=run.notebook_sha256,
             ),
         )
+
+
+class PlanOut(BaseModel):
+    """What a sweep would be."""
+
+    agency: str
+    template: str
+    version: str
+    runs: int = Field(description="Without duplicates")
+    duplicates: int
+    varied: list[str]
+    limit: int = Field(description="The most runs of one sweep for this agency")
+    concurrent: int = Field(description="Runs of the agency that run at once")
+    ahead: int = Field(description="Runs of the agency that wait or run already")
+    seconds_each: float | None = Field(description="Median of earlier runs of this version; null if there are none")
+    seconds: float | None = Field(description="Until all have ended, if nothing else comes between")
+
+    @classmethod
+    def of(cls, p: SweepPlan) -> PlanOut:
+        return cls(**asdict(p))
+
+
+class SweepOut(BaseModel):
+    id: str
+    agency: AgencyRef
+    template: str
+    template_title: TextOut
+    version: str
+    experiment: str | None
+    state: Literal["queued", "running", "succeeded", "partial", "failed", "cancelled"]
+    size: int = Field(description="Points")
+    done: int = Field(description="Points that have ended, however")
+    counts: dict[str, int] = Field(description="Points by the state of their runs")
+    duplicates: int
+    varied: list[str]
+    timeout_seconds: int
+    requested_by: str
+    created_at: datetime
+    ended_at: datetime | None
+    rounds: int = Field(description="1, and one more for each time it was resumed")
+    cancel_requested: bool
+
+    @classmethod
+    def of(cls, s: SweepRecord) -> SweepOut:
+        return cls(**_sweep(s))
+
+
+class SweepDetail(SweepOut):
+    request: dict[str, Any]
+    template_digest: str
+    seconds_left: float | None = Field(description="Until all have ended, judged by earlier runs")
+
+    @classmethod
+    def of(cls, s: SweepRecord) -> SweepDetail:
+        return cls(**_sweep(s), request=dict(s.request), template_digest=s.template_digest, seconds_left=s.seconds_left)
+
+
+class PointOut(BaseModel):
+    point: int
+    run: str
+    state: str
+    parameters: dict[str, Value] = Field(description="Those that vary")
+    metrics: dict[str, float]
+
+    @classmethod
+    def of(cls, p: SweepPoint) -> PointOut:
+        return cls(
+            point=p.point,
+            run=p.run,
+            state=p.state.value,
+            parameters={n: plain(v) for n, v in p.parameters.items()},
+            metrics=dict(p.metrics),
+        )
+
+
+class PointsOut(BaseModel):
+    items: list[PointOut]
+    next: int | None = Field(description="The `after` of the next page, null at the end")
+
+
+class LevelOut(BaseModel):
+    value: Value
+    points: int
+    mean: float
+
+
+class EffectOut(BaseModel):
+    """How a parameter moves a metric."""
+
+    parameter: str
+    metric: str
+    ordered: bool = Field(description="A number or date; otherwise choices")
+    points: int
+    strength: float | None = Field(description="0 to 1: |rho|, or the correlation ratio for choices")
+    rho: float | None = Field(description="Spearman's rank correlation")
+    effect: float | None = Field(description="Standardised: slope x s_x / s_y; for choices difference / s_y")
+    difference: float | None = Field(description="Between the largest and the smallest mean of the choices")
+    levels: list[LevelOut]
+
+
+class SensitivityOut(BaseModel):
+    points: int = Field(description="Those that have succeeded")
+    metrics: list[str]
+    units: dict[str, str]
+    effects: list[EffectOut]
+
+    @classmethod
+    def of(cls, s: SensitivityRecord) -> SensitivityOut:
+        return cls(
+            points=s.points,
+            metrics=list(s.metrics),
+            units=dict(s.units),
+            effects=[EffectOut.model_validate(asdict(e)) for e in s.effects],
+        )
+
+
+class ScheduleOut(BaseModel):
+    id: str
+    agency: AgencyRef
+    title: str
+    template: str
+    template_title: TextOut
+    version: str | None
+    experiment: str | None
+    parameters: dict[str, Any]
+    time_parameter: str | None
+    timeout_seconds: int | None
+    cron: str
+    zone: str
+    catch_up: str
+    state: Literal["active", "paused", "stopped"]
+    stop_reason: str | None
+    requested_by: str
+    created_at: datetime
+    last_at: datetime | None
+    next: list[datetime]
+
+    @classmethod
+    def of(cls, s: ScheduleRecord) -> ScheduleOut:
+        return cls(
+            id=s.id,
+            agency=AgencyRef(orgnr=s.agency.orgnr, slug=s.agency.slug, name=TextOut.of(s.agency.name)),
+            title=s.title,
+            template=s.template,
+            template_title=TextOut.of(s.template_title),
+            version=s.version,
+            experiment=s.experiment,
+            parameters=dict(s.parameters),
+            time_parameter=s.time_parameter,
+            timeout_seconds=s.timeout_seconds,
+            cron=s.cron,
+            zone=s.zone,
+            catch_up=s.catch_up.value,
+            state=s.state.value,
+            stop_reason=s.stop_reason and s.stop_reason.value,
+            requested_by=s.requested_by,
+            created_at=s.created_at,
+            last_at=s.last_at,
+            next=list(s.next),
+        )
+
+
+class FiringOut(BaseModel):
+    scheduled_at: datetime
+    at: datetime
+    by_hand: bool
+    run: str | None
+    left_out: int = Field(description="Earlier times that were missed and not made up for")
+
+    @classmethod
+    def of(cls, f: FiringRecord) -> FiringOut:
+        return cls(scheduled_at=f.scheduled_at, at=f.at, by_hand=f.by_hand, run=f.run, left_out=f.left_out)
+
+
+class TimesOut(BaseModel):
+    times: list[datetime]
+
+
+class NoticeOut(BaseModel):
+    id: str
+    at: datetime
+    kind: Literal["run", "sweep", "schedule"]
+    subject: str = Field(description="The id of the run, sweep or schedule")
+    agency: str
+    state: str
+    template: str
+    version: str
+    detail: dict[str, Any]
+    read_at: datetime | None
+
+    @classmethod
+    def of(cls, n: NoticeRecord) -> NoticeOut:
+        return cls(**{**asdict(n), "kind": n.kind.value, "detail": dict(n.detail)})
+
+
+class NoticesOut(Items[NoticeOut]):
+    unread: int
+
+
+class ReadOut(BaseModel):
+    read: int = Field(description="How many were unread before")
+
+
+class NotificationsOut(BaseModel):
+    mail: str
+    wish: Literal["none", "failures", "batches", "all"]
+    language: str
+
+    @classmethod
+    def of(cls, s: NotificationSettings) -> NotificationsOut:
+        return cls(mail=s.mail, wish=s.wish.value, language=s.language)
 
 
 class ExperimentOut(BaseModel):
@@ -352,6 +589,29 @@ class ExperimentOut(BaseModel):
             created_at=e.created_at,
             runs=e.runs,
         )
+
+
+def _sweep(s: SweepRecord) -> dict[str, Any]:
+    return {
+        "id": s.id,
+        "agency": AgencyRef(orgnr=s.agency.orgnr, slug=s.agency.slug, name=TextOut.of(s.agency.name)),
+        "template": s.template,
+        "template_title": TextOut.of(s.template_title),
+        "version": s.version,
+        "experiment": s.experiment,
+        "state": s.state.value,
+        "size": s.size,
+        "done": s.done,
+        "counts": dict(s.counts),
+        "duplicates": s.duplicates,
+        "varied": list(s.varied),
+        "timeout_seconds": s.timeout_seconds,
+        "requested_by": s.requested_by,
+        "created_at": s.created_at,
+        "ended_at": s.ended_at,
+        "rounds": s.rounds,
+        "cancel_requested": s.cancel_requested,
+    }
 
 
 def plain(value: Scalar) -> Scalar:
@@ -396,6 +656,9 @@ def _run(run: RunRecord) -> dict[str, Any]:
         "timeout_seconds": run.timeout_seconds,
         "requested_by": run.requested_by,
         "retry_of": run.retry_of,
+        "sweep": run.sweep,
+        "point": run.point,
+        "schedule": run.schedule,
         "cancel_requested": run.cancel_requested,
         "created_at": run.created_at,
         "started_at": run.started_at,

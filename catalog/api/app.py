@@ -16,12 +16,12 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp
 
-from catalog.api import door, experiments, people, runner, runs, templates
+from catalog.api import door, experiments, notices, people, runner, runs, schedules, sweeps, templates
 from catalog.api.context import ApiSettings, Services
 from catalog.api.guard import Counters, Guard
 from catalog.api.live import Watches
 from catalog.api.problems import ProblemDetails, install, problem
-from catalog.bell import Bell
+from catalog.bell import Bell, of_sweep
 from catalog.identity import Identity
 from catalog.store import Catalog
 
@@ -33,6 +33,9 @@ _TAGS = [
     {"name": "members", "description": "Who has which role where, and until when"},
     {"name": "templates", "description": "What can be run: immutable versions, approved by a second person"},
     {"name": "runs", "description": "A template, its parameters, and what came of it"},
+    {"name": "sweeps", "description": "Many runs of one template: a grid, a list or a sample of its parameters"},
+    {"name": "schedules", "description": "Runs that the lab starts by itself, at the times of a cron expression"},
+    {"name": "notices", "description": "What one is told when work ends, and what of it by e-mail"},
     {"name": "experiments", "description": "The learning records that runs hang below"},
 ]
 _DESCRIPTION = (
@@ -58,7 +61,10 @@ def create_api(
     settings = settings or ApiSettings(version=importlib.metadata.version("proverom"))
     bell = bell or Bell()
     watches = Watches(catalog.runs.progress, bell, seconds=settings.watch_seconds)
-    services = Services(catalog, identity, settings, bell, watches)
+    sweep_watches = Watches(
+        catalog.sweeps.get, bell, seconds=2 * settings.watch_seconds, topic=of_sweep, pause=settings.watch_seconds / 2
+    )
+    services = Services(catalog, identity, settings, bell, watches, sweep_watches)
     registry = door.make_registry(catalog)
     counters = Counters(registry)
 
@@ -104,8 +110,8 @@ def _part(title: str, *, openapi_url: str | None) -> FastAPI:
 
 def _api() -> FastAPI:
     app = _part("Prøverom", openapi_url="/openapi.json")
-    for router in (people.router, templates.router, runs.router, experiments.router):
-        app.include_router(router)
+    for part in (people, templates, runs, sweeps, schedules, experiments, notices):
+        app.include_router(part.router)
     generate = app.openapi
 
     def openapi() -> dict[str, object]:
@@ -131,7 +137,9 @@ def _runner() -> FastAPI:
 
 def _api_cap(settings: ApiSettings) -> Callable[[str, str], int]:
     prefix = f"{settings.base_path.rstrip('/')}/api/v1/templates"
-    return lambda _, path: settings.max_upload_bytes if path in (prefix, f"{prefix}/check") else settings.max_json_bytes
+    sweeps = f"{settings.base_path.rstrip('/')}/api/v1/sweeps"
+    large = (prefix, f"{prefix}/check", sweeps, f"{sweeps}/plan")  # a sweep may list all of its points
+    return lambda _, path: settings.max_upload_bytes if path in large else settings.max_json_bytes
 
 
 def _runner_cap(settings: ApiSettings) -> Callable[[str, str], int]:

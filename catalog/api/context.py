@@ -40,7 +40,8 @@ class Services:
     identity: Identity
     settings: ApiSettings
     bell: Bell
-    watches: Any = None  # catalog.api.live.Watches, in the API's own app
+    watches: Any = None  # catalog.api.live.Watches of runs, in the API's own app
+    sweep_watches: Any = None  # and of sweeps
 
 
 def services(request: Request) -> Services:

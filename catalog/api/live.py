@@ -1,4 +1,4 @@
-"""Following a run while it runs: one look at the database for all who watch it."""
+"""Following a run or a sweep while it runs: one look at the database for all who watch it."""
 
 from __future__ import annotations
 
@@ -8,25 +8,42 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 
 from catalog.access import Forbidden, NotFound, Viewer
 from catalog.bell import Bell, of_run
 from catalog.identity import IdentityUnavailable
-from catalog.store.records import RunRecord
 
 log = logging.getLogger("proverom.api")
+
+
+class _State(Protocol):
+    """What is needed of a state: whether it is an ending."""
+
+    @property
+    def ended(self) -> bool: ...
+
+
+class _Watched(Protocol):
+    """What is needed of what is watched: compared with what it was, until its state is an ending."""
+
+    @property
+    def state(self) -> _State: ...
+
+
+Record = TypeVar("Record", bound=_Watched)
 
 RECHECK_SECONDS = 20.0  # how long somebody whose rights have ended can go on watching
 
 
 @dataclass
-class _Poll:
+class _Poll(Generic[Record]):
     """One run that is being watched. ``signal`` is set and replaced at every change."""
 
     watchers: int = 0
-    latest: RunRecord | None = None
+    latest: Record | None = None
     over: bool = False
     signal: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
@@ -36,14 +53,28 @@ class _Poll:
         self.signal = asyncio.Event()
 
 
-class Watches:
-    """``progress(viewer, run)`` blocks and raises NotFound; it is called every ``seconds``, or when the bell rings."""
+class Watches(Generic[Record]):
+    """``progress(viewer, id)`` blocks and raises NotFound; it is called every ``seconds``, or when the bell rings.
 
-    def __init__(self, progress: Callable[[Viewer, str], RunRecord], bell: Bell, *, seconds: float = 0.5) -> None:
+    ``topic`` gives what rings for an id. Between two looks at the same thing lie at least ``pause`` seconds, however
+    often the bell rings.
+    """
+
+    def __init__(
+        self,
+        progress: Callable[[Viewer, str], Record],
+        bell: Bell,
+        *,
+        seconds: float = 0.5,
+        topic: Callable[[str], str] = of_run,
+        pause: float = 0.0,
+    ) -> None:
         self._progress = progress
         self._bell = bell
         self._seconds = seconds
-        self._polls: dict[tuple[int, str], _Poll] = {}
+        self._topic = topic
+        self._pause = pause
+        self._polls: dict[tuple[int, str], _Poll[Record]] = {}
 
     @property
     def polls(self) -> int:
@@ -52,14 +83,14 @@ class Watches:
 
     async def follow(
         self, viewer: Viewer, run: str, still_allowed: Callable[[], Awaitable[object]]
-    ) -> AsyncIterator[RunRecord]:
+    ) -> AsyncIterator[Record]:
         """Yield the run as it is now, then at each change, until it has ended or ``still_allowed`` raises."""
         key = (id(asyncio.get_running_loop()), run)
-        poll = self._polls.setdefault(key, _Poll())
+        poll = self._polls.setdefault(key, _Poll[Record]())
         poll.watchers += 1
         if poll.task is None:
             poll.task = asyncio.create_task(self._look(poll, viewer, run))
-        seen: RunRecord | None = None
+        seen: Record | None = None
         checked = time.monotonic()
         try:
             while True:
@@ -89,7 +120,7 @@ class Watches:
                     del self._polls[key]
                 poll.task.cancel()
 
-    async def _look(self, poll: _Poll, viewer: Viewer, run: str) -> None:
+    async def _look(self, poll: _Poll[Record], viewer: Viewer, run: str) -> None:
         """Keep ``poll`` up to date. A database that is away ends nothing: the next look may find it back."""
         while not poll.over:
             try:
@@ -106,4 +137,5 @@ class Watches:
                     poll.over = latest.state.ended
                     poll.tell()
             if not poll.over:
-                await self._bell.wait(of_run(run), self._seconds)
+                await self._bell.wait(self._topic(run), self._seconds)
+                await asyncio.sleep(self._pause)

@@ -41,6 +41,9 @@ def add_agency(body: AgencyIn, who: Who, lab: Lab) -> AgencyOut:
         weight=body.weight,
         max_desks=body.max_desks,
         max_concurrent_runs=body.max_concurrent_runs,
+        max_sweep_runs=body.max_sweep_runs,
+        max_memory=body.max_memory,
+        max_cpus=body.max_cpus,
     )
     return AgencyOut.of(lab.catalog.agencies.add(who, record))
 
@@ -48,7 +51,7 @@ def add_agency(body: AgencyIn, who: Who, lab: Lab) -> AgencyOut:
 @router.patch("/agencies/{orgnr}", tags=["agencies"], responses=responses(404, 413, 415))
 def change_agency(orgnr: Annotated[str, Path(max_length=20)], body: AgencyChange, who: Who, lab: Lab) -> AgencyOut:
     """Change an agency's name, quotas or whether it is active (admin). Fields left out stay as they are."""
-    fields = changes(body)
+    fields = changes(body, nullable=frozenset({"max_memory", "max_cpus"}))
     if body.name is not None:
         fields["name"] = Text(body.name.nb, body.name.nn, body.name.en)
     return AgencyOut.of(lab.catalog.agencies.change(who, orgnr, **fields))

@@ -34,18 +34,33 @@ RunId = Annotated[str, Path(max_length=64)]
 _KEY = re.compile(r"[!-~]{1,255}\Z")
 
 
+def check_key(idempotency_key: str | None) -> None:
+    """Raise Refusal (422) for an Idempotency-Key that cannot be one."""
+    if idempotency_key is not None and not _KEY.match(idempotency_key):
+        what = "The Idempotency-Key must be 1 to 255 visible ASCII characters. A UUID will do."
+        raise Refusal(422, "invalid-input", what)
+
+
 class RunWords(Paging):
     agency: str | None = Field(None, max_length=20, description="Organisation number or slug")
     template: str | None = Field(None, max_length=200)
     state: Literal["queued", "running", "succeeded", "failed", "timed_out", "cancelled"] | None = None
     experiment: str | None = Field(None, max_length=64)
+    sweep: str | None = Field(None, max_length=64)
+    schedule: str | None = Field(None, max_length=64)
     q: str | None = Field(
         None, max_length=200, description="Words that must all occur in title, findings, agency or requester"
     )
 
     def filter(self) -> RunFilter:
         return RunFilter(
-            self.agency, self.template, RunState(self.state) if self.state else None, self.experiment, self.q
+            agency=self.agency,
+            template=self.template,
+            state=RunState(self.state) if self.state else None,
+            experiment=self.experiment,
+            sweep=self.sweep,
+            schedule=self.schedule,
+            q=self.q,
         )
 
 
@@ -65,9 +80,7 @@ def submit_run(
     idempotency_key: Annotated[str | None, Header(description="Yours; sending it again gives the same run")] = None,
 ) -> RunDetail:
     """Ask for a run. Every problem with it comes at once (422), before anything is stored."""
-    if idempotency_key is not None and not _KEY.match(idempotency_key):
-        what = "The Idempotency-Key must be 1 to 255 visible ASCII characters. A UUID will do."
-        raise Refusal(422, "invalid-input", what)
+    check_key(idempotency_key)
     submission = Submission(
         template=body.template,
         agency=body.agency,
@@ -124,7 +137,8 @@ def export_runs(query: Annotated[ExportWords, Query()], who: Who, lab: Lab) -> R
 
 @router.get("/runs/{id}", responses=responses(404))
 def one_run(id: RunId, who: Who, lab: Lab) -> RunDetail:
-    return RunDetail.of(lab.catalog.runs.get(who, id))
+    run = lab.catalog.runs.get(who, id)
+    return RunDetail.of(run, lab.catalog.durations.seconds_left(run))
 
 
 @router.post("/runs/{id}/cancel", responses=responses(404, 409))
@@ -163,7 +177,7 @@ async def run_events(
         str | None, Query(max_length=200, description="A page's form token: EventSource can send no header")
     ] = None,
 ) -> Response:
-    """Server-sent events ``run`` with ``{state, attempt, cells_done, cells_total, tail, reason}``.
+    """Server-sent events ``run`` with ``{state, attempt, cells_done, cells_total, tail, reason, seconds_left}``.
 
     The first one is the run as it is now, so a reader who lost the connection loses nothing. Comments keep the line
     open.
@@ -181,7 +195,10 @@ async def run_events(
 
     async def events() -> AsyncIterator[ServerSentEvent]:
         async for run in lab.watches.follow(who, id, still_allowed):
-            yield ServerSentEvent(json.dumps(_event(run)), event="run", id=_event_id(run), retry=2000)
+            left = await run_in_threadpool(lab.catalog.durations.seconds_left, run)
+            yield ServerSentEvent(
+                json.dumps({**_event(run), "seconds_left": left}), event="run", id=_event_id(run), retry=2000
+            )
 
     return EventSourceResponse(events(), ping=10, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 

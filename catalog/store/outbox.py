@@ -17,6 +17,7 @@ from catalog.tables import NoticeRow, Outbox
 
 # How long after each failed attempt the next one comes; after the last one the e-mail is given up.
 RETRY_SECONDS = (60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600)
+STALE = timedelta(days=3)  # not sent by then, because no sender ran: news no longer
 SENDING_SECONDS = 300  # a sender that has not reported by then is taken for dead
 
 
@@ -46,6 +47,8 @@ class OutboxQueue:
             if session.scalars(query).one_or_none() is None:
                 return None
         with self._database.write() as session:
+            stale = update(Outbox).where(*waits, col(Outbox.created_at) < now - STALE, col(Outbox.attempts) == 0)
+            session.execute(stale.values(given_up_at=now, fault="too old"))
             row = session.scalars(query.with_for_update(skip_locked=True)).one_or_none()
             if row is None:
                 return None
