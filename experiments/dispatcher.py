@@ -307,16 +307,19 @@ class Dispatcher:
         Runners that wait for work go first and at once. A sweep's runner claims no more, and goes when what it holds
         has ended: so nobody waits for longer than one run takes, however long the sweep is.
         """
-        needed = min(sum(max(lane.missing, 0) for lane in lanes), self._config.total_runs) - max(room, 0)
+        needed = sum(max(lane.missing, 0) for lane in lanes) - max(room, 0)
         needed -= sum(load.ticket.slots for load in loads if load.spent and load.ticket.for_sweeps)
         for lane in sorted(lanes, key=lambda lane: lane.missing):
+            # A sweep also takes its own agency's single runs their turn, where the agency's quota is all in use.
+            own = sum(other.have for other in lanes if other.row.agency == lane.row.agency)
+            blocking = own - lane.row.max_concurrent if lane.sweeps else 0
             mine = [load for load in loads if lane.owns(load) and not load.spent]
             for load in sorted(mine, key=lambda load: (load.bound, load.ticket.slots)):
-                if needed <= 0 or lane.missing >= 0:
+                if lane.missing >= 0 or max(needed, blocking) <= 0:
                     break
                 if load.ticket.id in self._starting or (load.bound and not lane.sweeps):
                     continue
-                needed -= load.ticket.slots
+                needed, blocking = needed - load.ticket.slots, blocking - load.ticket.slots
                 lane.have -= load.ticket.slots
                 log.info("runner %s of %s gives its place to others", load.ticket.id, load.ticket.agency)
                 self._queue.retire_runner(load.ticket.id)

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 import nbformat
 import zmq
 import zmq.asyncio
-from jupyter_client.asynchronous import AsyncKernelClient
+from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
-from jupyter_client.provisioning import KernelProvisionerFactory
+from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_core.utils import run_sync
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
@@ -62,10 +62,10 @@ def counts(cell: NotebookNode) -> bool:
     return bool(cell.cell_type == "code" and cell.source.strip())
 
 
-class ReadyClient(AsyncKernelClient):  # type: ignore[misc]
+class ReadyClient(AsyncKernelClient):
     """A client that is ready when the kernel's outputs are heard, and not some rounds of waiting later."""
 
-    async def _async_wait_for_ready(self, timeout: float | None = None) -> None:
+    async def _async_wait_for_ready(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - jupyter_client's
         """Return when the kernel has answered and its outputs arrive; raise RuntimeError if it dies or stays silent."""
         end = time.monotonic() + (timeout or 3600.0)
         pause = FIRST_PAUSE
@@ -111,7 +111,7 @@ class SocketKernelManager(AsyncKernelManager):
 
     largest_message: int = 0
 
-    def client(self, **kwargs: Any) -> Any:
+    def client(self, **_unused: Any) -> Any:
         context = zmq.asyncio.Context()
         if self.largest_message:
             context.setsockopt(zmq.MAXMSGSIZE, self.largest_message)

@@ -104,10 +104,10 @@ def _live(order: socket.socket, told: Mapping[str, Any]) -> int:
     from ipykernel.kernelapp import IPKernelApp
 
     app = IPKernelApp.instance(parent_handle=os.getppid())
-    app.initialize(told["arguments"])
+    app.initialize(told["arguments"])  # type: ignore[no-untyped-call]
     order.sendall(frames.READY)
     order.close()
-    app.start()
+    app.start()  # type: ignore[no-untyped-call]
     return 0
 
 

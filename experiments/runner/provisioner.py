@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jupyter_client.provisioning import LocalProvisioner
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
 from experiments.runner import kernel
 
@@ -57,7 +57,7 @@ class ForkedProcess:
         self.send_signal(signal.SIGTERM)
 
 
-class ForkedProvisioner(LocalProvisioner):  # type: ignore[misc]
+class ForkedProvisioner(LocalProvisioner):
     """Forks the kernel from the worker's seed. Whatever a fork cannot be, it starts like ``LocalProvisioner``: kernels
     of other languages, of other environments, with further options, and in a process that has planted no seed.
     """
@@ -67,7 +67,7 @@ class ForkedProvisioner(LocalProvisioner):  # type: ignore[misc]
         seed = kernel.take() if own_kernel(cmd) else None
         if seed is None:
             return await super().launch_kernel(cmd, **kwargs)
-        self.process = ForkedProcess(seed.pid)
+        self.process = ForkedProcess(seed.pid)  # type: ignore[assignment]
         self.pid = self.pgid = seed.pid
         self.cwd = kwargs.get("cwd") or pathlib.Path.cwd()
         environment = kwargs.get("env") or dict(os.environ)

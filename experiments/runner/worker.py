@@ -6,6 +6,7 @@ holds no secret: the token is the runner's, which takes nothing from a worker bu
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -17,6 +18,7 @@ from experiments.runner import frames, kernel, processes
 from experiments.runner.execution import Execution, kernel_environment
 from experiments.runner.protocol import Report, Task, result_body
 
+ORDINARY = "ordinary"
 TELL_EVERY = 0.5  # seconds between two frames of progress
 
 
@@ -28,7 +30,7 @@ def main(stream: socket.socket) -> int:
         return 1
     order = json.loads(frame[1])
     task = Task(**order["task"])
-    forked = task.start != "ordinary" and bool(order["may_fork"])
+    forked = bool(order["may_fork"]) and task.start != ORDINARY and not _asks_for_ordinary(task.notebook)
     if forked:
         kernel.plant()
     environment = kernel_environment(order["environment"], order["home"])
@@ -39,6 +41,17 @@ def main(stream: socket.socket) -> int:
     talk.start()
     talk.end(task, execution.run())
     return 0
+
+
+def _asks_for_ordinary(notebook: str) -> bool:
+    """Return whether the notebook's metadata says ``{"proverom": {"start": "ordinary"}}``, its own or its kernel's."""
+    if ORDINARY not in notebook:
+        return False
+    with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError, RecursionError):
+        metadata = json.loads(notebook)["metadata"]
+        wishes = [part.get("proverom", {}).get("start") for part in (metadata, metadata.get("kernelspec", {}))]
+        return ORDINARY in wishes
+    return False
 
 
 class Conversation(threading.Thread):

@@ -115,7 +115,7 @@ def _rehearse_papermill() -> None:
     import nbformat
     import papermill
     from jupyter_client.kernelspec import KernelSpecManager
-    from jupyter_client.provisioning import KernelProvisionerFactory
+    from jupyter_client.provisioning.factory import KernelProvisionerFactory
 
     KernelProvisionerFactory.instance()
     KernelSpecManager().find_kernel_specs()

@@ -476,3 +476,209 @@ def test_the_loop_outlives_a_database_that_is_away(caplog: pytest.LogCaptureFixt
     thread.join(20)
     assert not thread.is_alive()
     assert "the database is away" in caplog.text
+
+
+# -- sweeps, fairness and warm runners -------------------------------------------------------------------------------
+
+
+def sweep_lab(**changes: object) -> Lab:
+    return Lab(replace(CONFIG, sweep_slots=2, **changes))  # type: ignore[arg-type]
+
+
+@dataclass
+class Working:
+    """Living sandboxes that work: they claim as many runs as they have slots for, and each run takes ``seconds``."""
+
+    lab: Lab
+    seconds: int
+    held: dict[str, dict[str, tuple[Assignment, int]]] = field(default_factory=dict)
+    started: dict[str, int] = field(default_factory=dict)
+    time: int = 0
+
+    def second(self) -> None:
+        self.time += 1
+        lab = self.lab
+        lab.clock.advance(1)
+        lab.dispatcher.step(lab.clock())
+        for sandbox in lab.alive():
+            held = self.held.setdefault(sandbox, {})
+            for run, (assignment, since) in list(held.items()):
+                if self.time - since >= self.seconds:
+                    lab.queue.finish(lab.token(sandbox), run, assignment.attempt, DONE, lab.clock())
+                    del held[run]
+            self._claim(sandbox, held)
+        lab.beat()
+
+    def _claim(self, sandbox: str, held: dict[str, tuple[Assignment, int]]) -> None:
+        lab = self.lab
+        try:
+            while assignment := lab.queue.claim(lab.token(sandbox), lab.clock(), list(held)):
+                held[assignment.run] = (assignment, self.time)
+                self.started[assignment.run] = self.time
+        except TokenRefused:
+            if not held:
+                lab.engine.kill(sandbox, exit_code=0)
+
+    def until(self, done: Callable[[], bool], *, most: int) -> int:
+        """Let seconds pass until it is done; return how many."""
+        began = self.time
+        while not done():
+            if self.time - began > most:
+                raise AssertionError(f"not done after {most} s")
+            self.second()
+        return self.time - began
+
+
+def submit_sweep(lab: Lab, runs: int, agency: str = NAV) -> list[Run]:
+    return [lab.queue.submit(request(agency, sweep="01JSWEEP"), VERSION) for _ in range(runs)]
+
+
+def test_a_sweep_gets_runners_that_do_several_runs_at_a_time() -> None:
+    lab = sweep_lab(sweep_batch=3)
+    runs = submit_sweep(lab, 7)
+    lab.step()
+    [sandbox] = lab.alive()
+    spec = lab.engine.spec(sandbox)
+    assert spec.environment["PROVEROM_RUNNER_SLOTS"] == "2"
+    assert spec.environment["PROVEROM_RUNNER_PLACES"].split(":")[0] == "/home/lab"
+    one = CONFIG.limits
+    assert (spec.limits.memory, spec.limits.cpus, spec.limits.pids) == (2 * one.memory, 2 * one.cpus, 2 * one.pids)
+    assert [(t.slots, t.batch_limit) for t in lab.queue.runners()] == [(2, 3)]
+    work = Working(lab, seconds=2)
+    work.until(lambda: all(lab.queue.get(run.id).state.ended for run in runs), most=60)
+    work.until(lambda: not lab.queue.runners(), most=60)
+    # 7 runs in batches of at most 3: three sandboxes, each thrown away.
+    assert len(lab.engine.started) == len(lab.engine.removed) == 3
+
+
+@pytest.mark.parametrize(("sweep_slots", "total"), [(1, 2), (2, 4), (4, 4), (3, 5)])
+def test_a_sweep_of_10000_delays_another_agency_by_no_more_than_one_run(sweep_slots: int, total: int) -> None:
+    seconds = 20
+    lab = Lab(replace(CONFIG, sweep_slots=sweep_slots, total_runs=total))
+    lab.queue.add_agency(NAV, "nav", max_concurrent=100)
+    submit_sweep(lab, 10_000)
+    work = Working(lab, seconds)
+    for _ in range(3):
+        for _ in range(seconds + 7):
+            work.second()
+        assert len(lab.queue.active()) == total
+        run = lab.submit(SKATT)
+        # Without the sweep it starts in the pass after its submission.
+        assert work.until(lambda run=run: run.id in work.started, most=60) <= seconds + 2  # type: ignore[misc]
+        work.until(lambda run=run: lab.queue.get(run.id).state.ended, most=60)  # type: ignore[misc]
+    # The places come back to the sweep.
+    work.until(lambda: len(lab.queue.active()) == total, most=3 * seconds)
+
+
+def test_a_sweep_does_not_keep_its_own_agencys_single_run_waiting() -> None:
+    lab = sweep_lab()
+    submit_sweep(lab, 500)
+    work = Working(lab, seconds=20)
+    for _ in range(30):
+        work.second()
+    run = lab.submit(NAV)
+    assert work.until(lambda: run.id in work.started, most=60) <= 22
+
+
+def test_two_agencies_with_sweeps_share_by_weight() -> None:
+    lab = Lab(replace(CONFIG, sweep_slots=1, total_runs=4))
+    lab.queue.add_agency(NAV, "nav", max_concurrent=100, weight=1)
+    lab.queue.add_agency(SKATT, "skatteetaten", max_concurrent=100, weight=3)
+    submit_sweep(lab, 300)
+    work = Working(lab, seconds=5)
+    for _ in range(20):
+        work.second()
+    submit_sweep(lab, 300, SKATT)
+    for _ in range(30):
+        work.second()
+    running = [run.request.agency for run in lab.queue.active()]
+    assert (running.count(NAV), running.count(SKATT)) == (1, 3)
+
+
+@pytest.mark.parametrize(("quota", "most"), [({"max_memory": 3 * 2**30}, 3), ({"max_cpus": 2.0}, 2), ({}, 4)])
+def test_an_agencys_quotas_of_memory_and_cpu_bound_all_its_runners(quota: dict[str, float], most: int) -> None:
+    lab = sweep_lab(warm_per_agency=2)
+    lab.queue.add_agency(NAV, "nav", max_concurrent=100, **quota)  # type: ignore[arg-type]
+    submit_sweep(lab, 50)
+    for _ in range(3):
+        lab.submit(NAV)
+    work = Working(lab, seconds=3)
+    for _ in range(40):
+        work.second()
+        memory = sum(lab.engine.spec(name).limits.memory for name in lab.engine.names())
+        assert memory <= most * CONFIG.limits.memory
+    assert len(lab.queue.active()) >= most - 1
+
+
+def test_a_quota_below_one_run_starts_nothing() -> None:
+    lab = sweep_lab(warm_per_agency=1)
+    lab.queue.add_agency(NAV, "nav", max_memory=2**29)
+    lab.submit(NAV)
+    lab.steps(5)
+    assert lab.engine.started == []
+
+
+def test_runners_are_kept_warm_for_agencies_that_were_active() -> None:
+    lab = sweep_lab(warm_per_agency=1, warm_for_seconds=300)
+    run = lab.submit(NAV)
+    work = Working(lab, seconds=2)
+    work.until(lambda: lab.queue.get(run.id).state.ended, most=20)
+    for _ in range(200):
+        work.second()
+    # One waits, ready, and it is the same all the time.
+    assert len(lab.alive()) == 1
+    assert len(lab.engine.started) == 2
+    [warm] = lab.alive()
+    again = lab.submit(NAV)
+    work.until(lambda: again.id in work.started, most=1)
+    assert f"proverom-lab-runner-{lab.queue.get(again.id).runner}" == warm
+    for _ in range(400):
+        work.second()
+    assert lab.alive() == []
+    assert lab.queue.runners() == []
+
+
+def test_warm_runners_give_their_places_to_runs_at_once() -> None:
+    lab = sweep_lab(warm_per_agency=2, total_runs=2)
+    run = lab.submit(NAV)
+    work = Working(lab, seconds=2)
+    work.until(lambda: lab.queue.get(run.id).state.ended, most=20)
+    work.until(lambda: len(lab.alive()) == 2, most=20)
+    other = lab.submit(SKATT)
+    assert work.until(lambda: other.id in work.started, most=20) <= 4
+
+
+def test_a_sweeps_runner_that_dies_gives_all_its_runs_back() -> None:
+    lab = sweep_lab()
+    runs = submit_sweep(lab, 2)
+    work = Working(lab, seconds=1000)
+    work.second()
+    [sandbox] = lab.alive()
+    assert len(lab.queue.active()) == 2
+    lab.engine.kill(sandbox, out_of_memory=True)
+    work.until(lambda: [lab.queue.get(run.id).attempt for run in runs] == [2, 2], most=20)
+    assert sandbox in lab.engine.removed
+
+
+def test_a_sweeps_runner_that_dies_between_two_runs_is_noticed() -> None:
+    lab = sweep_lab()
+    runs = submit_sweep(lab, 4)
+    work = Working(lab, seconds=1000)
+    work.second()
+    [sandbox] = lab.alive()
+    for run in list(lab.queue.active()):
+        lab.queue.finish(lab.token(sandbox), run.id, 1, DONE, lab.clock())
+    lab.engine.kill(sandbox)
+    work.held.clear()
+    work.until(lambda: lab.queue.get(runs[3].id).state is RunState.RUNNING, most=20)
+    assert sandbox in lab.engine.removed
+
+
+def test_a_sweeps_runner_that_asks_for_no_more_is_ended() -> None:
+    lab = sweep_lab()
+    submit_sweep(lab, 4)
+    lab.step()
+    [(sandbox, assignment)] = lab.claim()
+    lab.queue.finish(lab.token(sandbox), assignment.run, 1, DONE, lab.clock())
+    lab.steps(60)
+    assert sandbox in lab.engine.removed
