@@ -16,6 +16,7 @@ import random
 import signal
 import socket
 import sys
+import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -137,6 +138,7 @@ def _be_oneself(arguments: Sequence[str]) -> None:
     """Undo what all forks of one process would share: the state of random numbers, the program's name."""
     launcher = importlib.util.find_spec("ipykernel_launcher")
     sys.argv = [str(launcher.origin) if launcher else "ipykernel_launcher", *arguments]
+    tempfile.tempdir = None  # it was asked for before, and kept
     random.seed()
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()
