@@ -29,6 +29,7 @@ from experiments.runner.outputs import Admission, OutputBudget, Tail, cut_notice
 from experiments.runner.provisioner import FORKED, ORDINARY
 
 ENGINE = "proverom"
+SKIP_TAG = "skip-execution"  # nbclient's default
 LISTEN_AGAIN = 10.0  # seconds
 FIRST_PAUSE = 0.5  # seconds; a kernel that was forked has bound its sockets before it is asked
 
@@ -59,7 +60,8 @@ class Watch(Protocol):
 
 def counts(cell: NotebookNode) -> bool:
     """Return whether a cell is one of the "k of n" that a person is told: code that will be executed."""
-    return bool(cell.cell_type == "code" and cell.source.strip())
+    skipped = SKIP_TAG in cell.metadata.get("tags", [])
+    return bool(cell.cell_type == "code" and cell.source.strip() and not skipped)
 
 
 class ReadyClient(AsyncKernelClient):

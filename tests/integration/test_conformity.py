@@ -27,6 +27,7 @@ _PASSING = {"start_time", "end_time", "duration", "input_path", "output_path"}
 _VARYING = [
     (re.compile(r"ipykernel_\d+[/\\]\d+\.py"), "ipykernel_N/N.py"),
     (re.compile(r"0x[0-9a-f]{6,}"), "0xN"),
+    (re.compile(r"<dc:date>[^<]*"), "<dc:date>"),
     (re.compile(r"T_[0-9a-f]{5}"), "T_N"),
     (re.compile(r"\S*/(?:k|kernel-[0-9a-f-]+)\.json"), "CONNECTION"),
 ]
@@ -143,4 +144,12 @@ def test_a_notebook_comes_out_as_from_the_papermill_command(both: Both, name: st
 def test_the_cases_are_what_they_are_meant_to_be(both: Both) -> None:
     """A case in which both fail for a reason of the test's own would prove nothing."""
     failed = {name for name, result in both.ours.items() if result.state is not RunState.SUCCEEDED}
-    assert failed == {"error", "syntax-error", "bash-fails", "inline-kernel-error", "other-kernel"}
+    assert failed == {
+        "bash-fails",
+        "error",
+        "error-allowed",  # papermill goes on after it, and then fails all the same
+        "inline-kernel-error",
+        "no-parameters-cell",
+        "other-kernel",
+        "syntax-error",
+    }
