@@ -87,9 +87,10 @@ def sensitivity(
 
 
 def _of_order(name: str, metric: str, xs: list[float], ys: list[float], ranked: list[float]) -> Effect:
-    rho = correlation(_ranks(xs), ranked)
-    # For one factor the slope times s_x / s_y is the product-moment correlation.
+    # For one factor the slope times s_x / s_y is the product-moment correlation. Where it is None the metric differs by
+    # rounding at most, and ranks of that would say much about nothing.
     effect = correlation(xs, ys)
+    rho = None if effect is None else correlation(_ranks(xs), ranked)
     return Effect(name, metric, True, len(ys), None if rho is None else abs(rho), rho, effect)
 
 
