@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from hub import cli_catalog, cli_lab, cli_runs
+from hub import cli_catalog, cli_lab, cli_notices, cli_runs, cli_schedules, cli_sweeps
 
 app = typer.Typer(
     name="proverom",
@@ -18,10 +18,22 @@ app = typer.Typer(
     help="Prøverom, the shared experimentation lab of the public sector.",
 )
 
-for command in (cli_lab.up, cli_lab.down, cli_lab.logs, cli_lab.doctor, cli_runs.run, cli_runs.report, cli_catalog.me):
+for command in (
+    cli_lab.up,
+    cli_lab.down,
+    cli_lab.logs,
+    cli_lab.doctor,
+    cli_runs.run,
+    cli_sweeps.sweep,
+    cli_runs.report,
+    cli_catalog.me,
+):
     app.command()(command)
 for name, group in (
     ("runs", cli_runs.runs),
+    ("sweeps", cli_sweeps.sweeps),
+    ("schedule", cli_schedules.schedule),
+    ("notices", cli_notices.notices),
     ("templates", cli_catalog.templates),
     ("experiments", cli_catalog.experiments),
     ("catalog", cli_catalog.catalog),

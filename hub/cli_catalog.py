@@ -23,6 +23,14 @@ NameEn = Annotated[str | None, typer.Option("--name-en", help="The name in Engli
 Weight = Annotated[int | None, typer.Option("--weight", help="The agency's share where agencies wait for each other.")]
 Desks = Annotated[int | None, typer.Option("--max-desks", help="Desks that may be open at once.")]
 Concurrent = Annotated[int | None, typer.Option("--max-concurrent-runs", help="Runs that may run at once.")]
+SweepRuns = Annotated[int | None, typer.Option("--max-sweep-runs", help="Runs that one sweep may have.")]
+Memory = Annotated[
+    str | None,
+    typer.Option("--max-memory", metavar="SIZE", help="Memory of all its runs together: 8G, 512M, or none."),
+]
+Cpus = Annotated[
+    str | None, typer.Option("--max-cpus", metavar="CORES", help="Cores of all its runs together, or none.")
+]
 TemplateVersion = Annotated[
     str, typer.Argument(metavar="TEMPLATE@VERSION", help="One version, for example letter-ab-test@1.0.0.")
 ]
@@ -133,12 +141,18 @@ def add_agency(
     weight: Weight = None,
     max_desks: Desks = None,
     max_concurrent_runs: Concurrent = None,
+    max_sweep_runs: SweepRuns = None,
+    max_memory: Memory = None,
+    max_cpus: Cpus = None,
     login: As = None,
     as_json: AsJson = False,
 ) -> None:
     """Add an agency (admin)."""
     text = {"nb": name, "nn": name_nn or "", "en": name_en or ""}
-    more = _given(weight=weight, max_desks=max_desks, max_concurrent_runs=max_concurrent_runs)
+    more = _given(
+        weight=weight, max_desks=max_desks, max_concurrent_runs=max_concurrent_runs, max_sweep_runs=max_sweep_runs
+    )
+    more |= _caps(max_memory, max_cpus)
     with lab(login) as client:
         made = client.post("agencies", {"orgnr": orgnr, "slug": slug, "name": text, **more})
         show(
@@ -160,11 +174,21 @@ def change_agency(
     weight: Weight = None,
     max_desks: Desks = None,
     max_concurrent_runs: Concurrent = None,
+    max_sweep_runs: SweepRuns = None,
+    max_memory: Memory = None,
+    max_cpus: Cpus = None,
     login: As = None,
     as_json: AsJson = False,
 ) -> None:
     """Change an agency (admin)."""
-    fields = _given(active=active, weight=weight, max_desks=max_desks, max_concurrent_runs=max_concurrent_runs)
+    fields = _given(
+        active=active,
+        weight=weight,
+        max_desks=max_desks,
+        max_concurrent_runs=max_concurrent_runs,
+        max_sweep_runs=max_sweep_runs,
+    )
+    fields |= _caps(max_memory, max_cpus)
     with lab(login) as client:
         old = next(
             (a for a in client.get("agencies", active_only="false")["items"] if agency in (a["orgnr"], a["slug"])), None
@@ -177,6 +201,23 @@ def change_agency(
         _need(fields)
         made = client.patch(f"agencies/{old['orgnr']}", fields)
         show(made, as_json, lambda: print(f"Changed {made['slug']} ({made['orgnr']})."))
+
+
+def _caps(memory: str | None, cpus: str | None) -> dict[str, Any]:
+    """Return the caps that were given; ``none`` lifts one. Ends the command for what is neither."""
+    caps: dict[str, Any] = {}
+    if memory is not None:
+        units = {"m": 1024**2, "g": 1024**3, "t": 1024**4}
+        text = memory.strip().lower().removesuffix("ib").removesuffix("b")
+        if text != "none" and not (text[:-1].isascii() and text[:-1].isdigit() and text[-1] in units):
+            fail(f"{memory!r} is no size. Write it like 8G or 512M, or none.", WRONG_USE)
+        caps["max_memory"] = None if text == "none" else int(text[:-1]) * units[text[-1]]
+    if cpus is not None:
+        try:
+            caps["max_cpus"] = None if cpus.strip().lower() == "none" else float(cpus.replace(",", "."))
+        except ValueError:
+            fail(f"{cpus!r} is no number of cores. Write it like 4 or 0.5, or none.", WRONG_USE)
+    return caps
 
 
 # -- members ---------------------------------------------------------------------------------------------------------

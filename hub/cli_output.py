@@ -128,6 +128,18 @@ def metric(m: dict[str, Any]) -> str:
     return said + unit + (f" ({number(m['ci'][0])} to {number(m['ci'][1])})" if m.get("ci") else "")
 
 
+def duration(value: float | None) -> str:
+    """Return seconds as people say them: ``40 s``, ``12 min``, ``3 h 20 min``; ``-`` if not known."""
+    if value is None:
+        return "-"
+    if value < 90:
+        return f"{value:.0f} s"
+    minutes = round(value / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes < 48 * 60 else f"{round(minutes / 60 / 24)} days"
+
+
 def seconds(value: str | None) -> int | None:
     """Return ``90``, ``90s``, ``10m`` or ``2h`` in seconds; raise typer.BadParameter for anything else."""
     if value is None:

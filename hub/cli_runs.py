@@ -21,6 +21,7 @@ from hub.cli_output import (
     As,
     AsJson,
     Limit,
+    duration,
     facts,
     fail,
     lab,
@@ -94,12 +95,12 @@ def run(
     request = {
         "template": name,
         "version": version or None,
-        "parameters": _parameters(parameter or [], file),
+        "parameters": given_parameters(parameter or [], file),
         "experiment": experiment,
         "timeout_seconds": seconds(timeout),
     }
     with lab(login) as client:
-        request["agency"] = _agency(client, agency)
+        request["agency"] = agency_meant(client, agency)
         made = client.submit(request)
         if not wait:
             show(made, as_json, lambda: _say_queued(client, made))
@@ -139,17 +140,18 @@ def list_runs(
         str | None,
         typer.Option("--words", "-q", help="Words that must all occur in title, findings, agency or requester."),
     ] = None,
+    sweep: Annotated[str | None, typer.Option("--sweep", metavar="ID", help="Runs of this sweep only.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option("--schedule", metavar="ID", help="Runs of this schedule only.")
+    ] = None,
     limit: Limit = 50,
     login: As = None,
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first."""
+    filters = {"agency": agency, "template": template, "state": state, "experiment": experiment, "q": words}
     with lab(login) as client:
-        found = list(
-            client.all(
-                "runs", limit=limit, agency=agency, template=template, state=state, experiment=experiment, q=words
-            )
-        )
+        found = list(client.all("runs", limit=limit, **filters, sweep=sweep, schedule=schedule))
         show(found, as_json, lambda: runs_table(found))
 
 
@@ -221,7 +223,7 @@ def compare_runs(
         show(found, as_json, lambda: _compare(found))
 
 
-def _parameters(pairs: list[str], file: Path | None) -> dict[str, object]:
+def given_parameters(pairs: list[str], file: Path | None) -> dict[str, object]:
     from lab_templates.model import InvalidInput
     from lab_templates.parameters import parse_pairs, parse_yaml
 
@@ -234,7 +236,7 @@ def _parameters(pairs: list[str], file: Path | None) -> dict[str, object]:
         fail(f"{file} cannot be read ({error.strerror}).", WRONG_USE)
 
 
-def _agency(client: Client, named: str | None) -> str:
+def agency_meant(client: Client, named: str | None) -> str:
     """Return the agency that is meant: the one named, the desk's own, or the only one where the person runs things."""
     if named or client.agency:
         return str(named or client.agency)
@@ -306,7 +308,10 @@ def _summary(client: Client, r: dict[str, Any], *, whole: bool = False) -> None:
             ("Asked for", f"{local(r['created_at'])} by {r['requested_by']}"),
             ("Experiment", r["experiment"]),
             ("Retry of", r["retry_of"]),
+            ("Sweep", r["sweep"]),
+            ("Schedule", r["schedule"]),
             ("Attempt", f"{r['attempt']} of {r['max_attempts']}"),
+            ("Time left", duration(r["seconds_left"]) if r["seconds_left"] is not None else None),
             ("Cells", f"{r['cells_done']} of {r['cells_total']}" if r["cells_total"] else None),
             ("Template digest", r["provenance"]["template_digest"]),
             ("Image digest", r["provenance"]["image_digest"]),

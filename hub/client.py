@@ -13,7 +13,7 @@ import httpx
 
 from hub.connection import Connection
 
-ENDED = frozenset({"succeeded", "failed", "timed_out", "cancelled"})
+ENDED = frozenset({"succeeded", "failed", "timed_out", "cancelled", "partial"})
 _TRIES = 4  # of a call that may be repeated, over a connection that fails
 Json = Any
 
@@ -63,9 +63,9 @@ class Client:
     def close(self) -> None:
         self._http.close()
 
-    def page_of(self, run: str) -> str:
-        """Return the address of a run's page for people."""
-        return f"{self._connection.url}/runs/{run}"
+    def page_of(self, id: str, path: str = "runs") -> str:
+        """Return the address of the page for people of a run (or a sweep, a schedule)."""
+        return f"{self._connection.url}/{path}/{id}"
 
     def get(self, path: str, **query: object) -> Json:
         return self._json("GET", path, repeat=True, params=_given(query))
@@ -88,25 +88,31 @@ class Client:
     def patch(self, path: str, body: object) -> Json:
         return self._json("PATCH", path, json=body)
 
+    def put(self, path: str, body: object) -> Json:
+        return self._json("PUT", path, repeat=True, json=body)
+
     def delete(self, path: str, **query: object) -> Json:
         return self._json("DELETE", path, params=_given(query))
 
-    def submit(self, request: Mapping[str, object]) -> Json:
-        """Ask for a run. A lost connection is tried again under the same key, so it never becomes two runs."""
-        return self._json(
-            "POST", "runs", repeat=True, json=dict(request), headers={"Idempotency-Key": str(uuid.uuid4())}
-        )
+    def remove(self, path: str) -> None:
+        """Delete what the API answers nothing about."""
+        self._send("DELETE", path)
+
+    def submit(self, request: Mapping[str, object], path: str = "runs") -> Json:
+        """Ask for a run or a sweep. A lost connection is tried again under the same key, so it never becomes two."""
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        return self._json("POST", path, repeat=True, json=dict(request), headers=headers, timeout=300)
 
     def download(self, path: str, **query: object) -> bytes:
         headers = {"Accept": "*/*"}
         return self._send("GET", path, repeat=True, params=_given(query), headers=headers, timeout=300).content
 
-    def follow(self, run: str) -> Iterator[dict[str, Json]]:
-        """Yield the run's events until it has ended. A dropped connection is taken up again."""
+    def follow(self, id: str, path: str = "runs") -> Iterator[dict[str, Json]]:
+        """Yield the events of a run (or of a sweep) until it has ended. A dropped connection is taken up again."""
         failures = 0
         while True:
             try:
-                for event in self._events(run):
+                for event in self._events(f"{path}/{id}/events"):
                     failures = 0
                     yield event
                     if event.get("state") in ENDED:
@@ -121,11 +127,9 @@ class Client:
                 failures += 1
             time.sleep(min(5.0, 0.5 * (failures + 1)) * self._pause)
 
-    def _events(self, run: str) -> Iterator[dict[str, Json]]:
+    def _events(self, path: str) -> Iterator[dict[str, Json]]:
         headers = {"Accept": "text/event-stream"}
-        with self._http.stream(
-            "GET", f"runs/{run}/events", headers=headers, timeout=httpx.Timeout(60, connect=10)
-        ) as answer:
+        with self._http.stream("GET", path, headers=headers, timeout=httpx.Timeout(60, connect=10)) as answer:
             if answer.status_code != 200:
                 answer.read()
                 raise _error(answer)

@@ -10,6 +10,8 @@ import time
 from experiments.dispatcher import Dispatcher, DispatcherConfig
 from hub.deployment import Deployment
 from hub.engines import lab_engine
+from hub.housekeeping import Housekeeper
+from hub.mailing import Mailer
 from hub.settings import Settings
 from hub.wiring import open_lab_catalog
 from spawner_config.engines.base import Engine, EngineUnreachable
@@ -27,12 +29,23 @@ def run(settings: Settings) -> None:
     deployment = Deployment.load(settings.state)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    engine = _engine(settings, deployment, stop)
-    if engine is None:
-        return
     catalog = open_lab_catalog(settings)
-    Dispatcher(catalog.queue, engine, config(settings, deployment)).run(stop)
+    loops = [Housekeeper(catalog).run, Mailer(catalog.outbox, settings.mail, pages_url(settings)).run]
+    # Schedules and e-mail do not wait for the engine.
+    beside = [threading.Thread(target=loop, args=(stop,)) for loop in loops]
+    for thread in beside:
+        thread.start()
+    engine = _engine(settings, deployment, stop)
+    if engine is not None:
+        Dispatcher(catalog.queue, engine, config(settings, deployment)).run(stop)
+    for thread in beside:
+        thread.join()
     catalog.close()
+
+
+def pages_url(settings: Settings) -> str:
+    """Return the address of the catalog's pages as people type it, for links in e-mail."""
+    return f"{settings.hub.public_url or settings.url}/services/catalog"
 
 
 def config(settings: Settings, deployment: Deployment) -> DispatcherConfig:

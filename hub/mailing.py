@@ -97,8 +97,8 @@ class Mailer:
         # The same at each attempt, so that a mailbox that got it twice can show it once.
         message["Message-ID"] = f"<{mail.notice.id.lower()}@{self._settings.sender.partition('@')[2]}>"
         message["Auto-Submitted"] = "auto-generated"
-        message["Content-Language"] = mail.language
         message.set_content(text.body)
+        message["Content-Language"] = mail.language  # set_content takes all of its kind away
         return message
 
     def _failed(self, mail: Mail, error: Exception) -> None:
