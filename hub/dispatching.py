@@ -30,17 +30,20 @@ def run(settings: Settings) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     catalog = open_lab_catalog(settings)
-    loops = [Housekeeper(catalog).run, Mailer(catalog.outbox, settings.mail, pages_url(settings)).run]
     # Schedules and e-mail do not wait for the engine.
+    loops = (Housekeeper(catalog).run, Mailer(catalog.outbox, settings.mail, pages_url(settings)).run)
     beside = [threading.Thread(target=loop, args=(stop,)) for loop in loops]
     for thread in beside:
         thread.start()
-    engine = _engine(settings, deployment, stop)
-    if engine is not None:
-        Dispatcher(catalog.queue, engine, config(settings, deployment)).run(stop)
-    for thread in beside:
-        thread.join()
-    catalog.close()
+    try:
+        engine = _engine(settings, deployment, stop)
+        if engine is not None:
+            Dispatcher(catalog.queue, engine, config(settings, deployment)).run(stop)
+    finally:
+        stop.set()
+        for thread in beside:
+            thread.join()
+        catalog.close()
 
 
 def pages_url(settings: Settings) -> str:

@@ -14,7 +14,8 @@ import pytest
 
 from catalog.access import Action, Forbidden, NotFound, Viewer
 from catalog.store import Catalog
-from catalog.store.records import AgencyRecord, RunFilter, RunRecord
+from catalog.store.records import AgencyRecord, NewSchedule, RunFilter, RunRecord, SweepSubmission
+from experiments.sweeps import SweepRequest
 from lab_templates.model import InvalidInput, Text
 from tests.unit.catalog.world import NAV, SKATT, SYSTEM, World, submission, template
 
@@ -71,6 +72,9 @@ class Secrets:
         run = world.submit("siri", SKATT, experiment=self.experiment.id)
         self.done = world.finished(run, replace(DONE, figures=(Figure("f", "image/png", b"png"),)))
         self.queued = world.submit("siri", SKATT)
+        viewer = world.viewer("siri")
+        self.sweep = world.catalog.sweeps.submit(viewer, sweep_of(SKATT))[0]
+        self.schedule = world.catalog.schedules.add(viewer, NewSchedule("letter", SKATT, "0 7 * * *"))
         self.member = next(m for m in world.catalog.members.list(SYSTEM, agency=SKATT) if m.person == "siri")
 
 
@@ -103,6 +107,19 @@ def listed(catalog: Catalog, viewer: Viewer) -> dict[str, list[object]]:
     return {
         "runs": list(runs),
         "experiments": list(experiments),
+        "sweeps": [
+            s
+            for page in (catalog.sweeps.list(viewer), catalog.sweeps.list(viewer, agency=SKATT))
+            for s in page.items
+            if s.agency.orgnr == SKATT
+        ],
+        "schedules": [
+            s
+            for page in (catalog.schedules.list(viewer), catalog.schedules.list(viewer, agency=SKATT))
+            for s in page.items
+            if s.agency.orgnr == SKATT
+        ],
+        "notices": [n for n in catalog.notices.list(viewer).items if n.agency == SKATT and viewer.name != "siri"],
         "agencies": [a for a in catalog.agencies.list(viewer, active_only=False) if a.orgnr == SKATT],
         "events": [e for e in catalog.events.list(viewer, limit=200).items if e.agency == SKATT]
         + list(catalog.events.list(viewer, agency=SKATT).items),
@@ -132,21 +149,53 @@ TRIES: dict[str, Try] = {
     "runs.progress": lambda c, v, s: c.runs.progress(v, s.done.id),
     "runs.notebook": lambda c, v, s: c.runs.notebook(v, s.done.id),
     "runs.figure": lambda c, v, s: c.runs.figure(v, s.done.id, "f"),
+    "sweeps.plan": lambda c, v, _: c.sweeps.plan(v, sweep_of(SKATT)),
+    "sweeps.submit": lambda c, v, _: c.sweeps.submit(v, sweep_of(SKATT)),
+    "sweeps.get": lambda c, v, s: c.sweeps.get(v, s.sweep.id),
+    "sweeps.cancel": lambda c, v, s: c.sweeps.cancel(v, s.sweep.id),
+    "sweeps.resume": lambda c, v, s: c.sweeps.resume(v, s.sweep.id),
+    "sweep_results.points": lambda c, v, s: c.sweep_results.points(v, s.sweep.id),
+    "sweep_results.sensitivity": lambda c, v, s: c.sweep_results.sensitivity(v, s.sweep.id),
+    "schedules.add": lambda c, v, _: c.schedules.add(v, NewSchedule("letter", SKATT, "0 7 * * *")),
+    "schedules.get": lambda c, v, s: c.schedules.get(v, s.schedule.id),
+    "schedules.firings": lambda c, v, s: c.schedules.firings(v, s.schedule.id),
+    "schedules.pause": lambda c, v, s: c.schedules.pause(v, s.schedule.id),
+    "schedules.resume": lambda c, v, s: c.schedules.resume(v, s.schedule.id),
+    "schedules.trigger": lambda c, v, s: c.schedules.trigger(v, s.schedule.id),
+    "schedules.remove": lambda c, v, s: c.schedules.remove(v, s.schedule.id),
 }
-LISTS = {"agencies.list", "experiments.list", "runs.list", "events.list"}  # in ``listed``
+LISTS = {
+    "agencies.list", "experiments.list", "runs.list", "events.list", "sweeps.list", "schedules.list", "notices.list",
+}  # in ``listed``  # fmt: skip
+# One's own and nobody else's, whoever asks: test_api_sweeps and test_store_sweeps look at them.
+OWN = {"notices.unread", "notices.read", "notices.settings", "notices.choose"}
+# What needs an agency's consent before anything is known of it.
+NEW = ("runs.submit", "experiments.create", "sweeps.plan", "sweeps.submit", "schedules.add")
+LAST = (
+    "members.end",
+    "sweeps.resume",
+    "schedules.remove",
+    "runs.cancel",
+    "templates.deprecate",
+)  # they end something, in this order
 OPEN_TO_ALL = {"templates.list", "templates.get", "templates.versions"}  # published templates are everybody's
 LAB_WIDE = {"templates.submit", "templates.approve", "templates.deprecate"}  # a coordinator's, of whatever agency
 
 MAY: dict[str, set[str]] = {
     "a member": {"agencies.get", "members.list", "experiments.get", "experiments.create", "experiments.change"}
-    | {name for name in TRIES if name.startswith("runs.")},
+    | {name for name in TRIES if name.startswith(("runs.", "sweeps.", "sweep_results.", "schedules."))},
     "a reader": {
         "agencies.get", "members.list", "experiments.get", "runs.get", "runs.progress", "runs.notebook", "runs.figure",
+        "sweeps.get", "sweep_results.points", "sweep_results.sensitivity", "schedules.get", "schedules.firings",
     },
 }  # fmt: skip
 MAY["a member, from the agency's desk"] = MAY["a member"]
 MAY["a coordinator"] = MAY["a member"] | {"members.add", "members.end"} | LAB_WIDE
 MAY["an admin"] = set(TRIES)
+
+
+def sweep_of(agency: str) -> SweepSubmission:
+    return SweepSubmission("letter", agency, SweepRequest(grid={"alpha": [0.01, 0.05]}))
 
 
 def refuse() -> object:
@@ -168,6 +217,8 @@ def fingerprint(world: World, secrets: Secrets) -> object:
         catalog.templates.list(SYSTEM, published_only=False),
         catalog.experiments.list(SYSTEM).items,
         runs,
+        catalog.sweeps.list(SYSTEM).items,
+        catalog.schedules.list(SYSTEM).items,
         catalog.events.list(SYSTEM, limit=200).items,
     )
 
@@ -184,12 +235,17 @@ def test_every_method_has_its_row() -> None:
     from catalog.store.events import Events
     from catalog.store.experiments import Experiments
     from catalog.store.members import Members
+    from catalog.store.notices import Notices
     from catalog.store.runs import Runs
+    from catalog.store.schedules import Schedules
+    from catalog.store.sweep_results import SweepResults
+    from catalog.store.sweeps import Sweeps
     from catalog.store.templates import Templates
 
     parts = {"agencies": Agencies, "events": Events, "experiments": Experiments, "members": Members, "runs": Runs}
+    parts |= {"sweeps": Sweeps, "sweep_results": SweepResults, "schedules": Schedules, "notices": Notices}
     every = {f"{part}.{name}" for part, cls in {**parts, "templates": Templates}.items() for name in public(cls)}
-    assert every == TRIES.keys() | LISTS | OPEN_TO_ALL
+    assert every == TRIES.keys() | LISTS | OPEN_TO_ALL | OWN
 
 
 @pytest.mark.parametrize("who", OUTSIDERS)
@@ -205,9 +261,12 @@ def test_outsiders_see_and_change_nothing(world: World, secrets: Secrets, who: s
         said = str(caught.value)
         assert "hemmelig" not in said, name
         # What is refused must not tell whether the thing exists.
-        if name.partition(".")[0] in ("runs", "experiments") and name not in ("runs.submit", "experiments.create"):
+        if (
+            name.partition(".")[0] in ("runs", "experiments", "sweeps", "sweep_results", "schedules")
+            and name not in NEW
+        ):
             assert caught.type is NotFound, name
-        if name in ("runs.submit", "experiments.create"):
+        if name in NEW:
             assert isinstance(caught.value, InvalidInput), name
             assert {p.code for p in caught.value.problems} == {"not_a_member"}
     assert fingerprint(world, secrets) == before
@@ -220,9 +279,10 @@ def test_insiders_do_what_their_role_allows_and_no_more(world: World, secrets: S
     assert seen["runs"]
     assert seen["experiments"]
     assert seen["agencies"]
+    assert seen["sweeps"]
+    assert seen["schedules"]
     assert bool(seen["events"]) == bool(seen["members"]) == (who in ("a coordinator", "an admin"))
-    # Those that end something come last.
-    order = sorted(TRIES, key=lambda name: name in ("members.end", "templates.deprecate", "runs.cancel"))
+    order = sorted(TRIES, key=lambda name: LAST.index(name) if name in LAST else -1)
     for name in order:
         if name in MAY[who]:
             TRIES[name](world.catalog, viewer, secrets)
