@@ -47,6 +47,33 @@ def test_the_way_back_leaves_nothing(database_url: str) -> None:
     assert current(database_url)
 
 
+def test_runners_keep_their_run_on_the_way_to_batches_and_back(database_url: str) -> None:
+    migrate(database_url, "0001")
+    engine = make_engine(database_url)
+    insert = (
+        "INSERT INTO agency (orgnr, slug, name_nb, name_nn, name_en, active, weight, max_desks, max_concurrent_runs,"
+        " created_at) VALUES ('889640782', 'nav', 'NAV', '', '', true, 1, 10, 2, '2026-03-02 09:00:00')",
+        "INSERT INTO runner (id, orgnr, token_sha256, sandbox, engine, image_digest, run, attempt, created_at) VALUES"
+        " ('bound', '889640782', 'a', 's', 'docker', 'd', 'the-run', 2, '2026-03-02 09:00:00'),"
+        " ('idle', '889640782', 'b', 's', 'docker', 'd', NULL, NULL, '2026-03-02 09:00:00')",
+    )
+    with engine.begin() as connection:
+        for statement in insert:
+            connection.exec_driver_sql(statement)
+    migrate(database_url)
+    with engine.connect() as connection:
+        claims = connection.exec_driver_sql("SELECT runner, run, attempt, number FROM runner_claim").all()
+        runners = connection.exec_driver_sql("SELECT id, claimed, spent FROM runner ORDER BY id").all()
+        assert connection.exec_driver_sql("SELECT max_sweep_runs FROM agency").scalar() == 10_000
+    assert [tuple(row) for row in claims] == [("bound", "the-run", 2, 1)]
+    assert [(id, claimed, bool(spent)) for id, claimed, spent in runners] == [("bound", 1, True), ("idle", 0, False)]
+    downgrade(database_url, "0001")
+    with engine.connect() as connection:
+        back = connection.exec_driver_sql("SELECT id, run, attempt FROM runner ORDER BY id").all()
+    assert [tuple(row) for row in back] == [("bound", "the-run", 2), ("idle", None, None)]
+    engine.dispose()
+
+
 def test_several_may_migrate_at_once(database_url: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: migrate(database_url), range(4)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -340,3 +341,40 @@ def test_time_left_comes_from_earlier_runs(world: World) -> None:
     assert world.catalog.durations.seconds_left(waiting) is None
     sweep = submit(world)
     assert world.catalog.sweeps.get(SYSTEM, sweep.id).seconds_left == 200
+
+
+def test_claims_ends_cancels_and_resumes_at_once_lose_nothing(world: World) -> None:
+    """Everything that locks a sweep's rows, at the same time: it neither stops for good nor counts a point twice."""
+    sweep = submit(world, SweepRequest(grid={"alpha": Range("0.001", "0.04", "0.001")}))
+    viewer = world.viewer("kari")
+    world.catalog.agencies.change(SYSTEM, NAV, max_concurrent_runs=100)
+    gate = threading.Barrier(8)
+
+    def act(number: int) -> None:
+        gate.wait()
+        if number < 5:
+            work(world, f"r{number}", most=10)
+        elif number < 7:
+            for _ in range(3):
+                world.catalog.sweeps.cancel(viewer, sweep.id)
+                with contextlib.suppress(InvalidInput):
+                    world.catalog.sweeps.resume(viewer, sweep.id)
+        else:
+            for weight in (2, 3, 4, 5):
+                world.catalog.agencies.change(SYSTEM, NAV, weight=weight)
+                world.catalog.sweeps.settle()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(act, range(8)))
+    record = world.catalog.sweeps.get(viewer, sweep.id)
+    assert sum(record.counts.values()) == 40
+    points, _ = world.catalog.sweep_results.points(viewer, sweep.id)
+    assert [p.point for p in points] == list(range(40))
+    work(world, "last")
+    world.catalog.sweeps.settle()
+    ended = world.catalog.sweeps.get(viewer, sweep.id)
+    assert ended.state.ended
+    if ended.state is not SweepState.SUCCEEDED:
+        world.catalog.sweeps.resume(viewer, sweep.id)
+        work(world, "again")
+    assert dict(world.catalog.sweeps.get(viewer, sweep.id).counts) == {"succeeded": 40}
