@@ -30,6 +30,8 @@ KEEP_TRYING = 6 * 3600.0
 
 DONE, FAILED, MISUSED = 0, 1, 2
 
+_ENDING = threading.Event()  # set before the workers are killed: their deaths then mean nothing
+
 
 def main(environment: MutableMapping[str, str]) -> int:
     """Live one runner's life; return the exit status: 0 done or not needed, 1 a result was not taken, 2 wrong use.
@@ -126,6 +128,7 @@ class Runner:
         """Have the task executed while heartbeats are sent, and send its result."""
         say(f"run {task.run}, attempt {task.attempt}: starting")
         heart: Heart | None = None
+        killed = processes.out_of_memory_kills()
         try:
             try:
                 worker = self._zygote.worker(task)
@@ -138,8 +141,9 @@ class Runner:
                 heart.start()
                 found = worker.wait(task.timeout_seconds + WORKER_GRACE)
                 self._clear(task)
-                about, body = found or died(task)
-            if heart is not None and heart.lost:
+                about, body = found or died(task, processes.out_of_memory_kills() > killed)
+            # A runner that is being ended kills its workers itself: the run is then for another runner.
+            if _ENDING.is_set() or (heart is not None and heart.lost):
                 return
             say(f"run {task.run}, attempt {task.attempt}: {about.get('outcome')} {about.get('reason') or ''}".rstrip())
             self._code |= deliver(self._hub, task, about, body)
@@ -244,6 +248,7 @@ def say(text: str) -> None:
 
 
 def _end_at_once(code: int) -> None:
+    _ENDING.set()
     processes.kill_descendants(within_seconds=2.0)
     os._exit(code)
 

@@ -191,16 +191,13 @@ class Worker:
         return None
 
 
-def died(task: Task) -> tuple[Mapping[str, Any], bytes]:
+def died(task: Task, out_of_memory: bool) -> tuple[Mapping[str, Any], bytes]:
     """Return the result of a run whose worker died or hung: its kernel has the same uid, and can kill it."""
-    error = {
-        "cell": -1,
-        "name": "DeadKernelError",
-        "message": "The run's processes were killed from inside.",
-        "traceback": "",
-        "source": "",
-    }
-    return failed(task, "kernel_died", error)
+    if out_of_memory:
+        reason, name, message = "out_of_memory", "MemoryError", "The sandbox's memory was used up."
+    else:
+        reason, name, message = "kernel_died", "DeadKernelError", "The run's processes were killed from inside."
+    return failed(task, reason, {"cell": -1, "name": name, "message": message, "traceback": "", "source": ""})
 
 
 def not_started(task: Task, why: str) -> tuple[Mapping[str, Any], bytes]:

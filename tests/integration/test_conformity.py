@@ -25,7 +25,7 @@ NOTEBOOKS = sorted(path.stem for path in CASES.glob("*.ipynb"))
 PARAMETERS = {"alpha": 0.25, "name": 'a "b" æøå'}
 _PASSING = {"start_time", "end_time", "duration", "input_path", "output_path"}
 _VARYING = [
-    (re.compile(r"ipykernel_\d+[/\\]\d+\.py"), "ipykernel_N/N.py"),
+    (re.compile(r"(?:/[^\s/]+)*/ipykernel_\d+[/\\]\d+\.py"), "ipykernel_N/N.py"),
     (re.compile(r"0x[0-9a-f]{6,}"), "0xN"),
     (re.compile(r"<dc:date>[^<]*"), "<dc:date>"),
     (re.compile(r"T_[0-9a-f]{5}"), "T_N"),

@@ -80,7 +80,11 @@ def test_a_run_succeeds(finish: Finish, hub: RunnerHub) -> None:
     book = executed(result)
     assert [cell.execution_count for cell in book.cells] == [1, 2, 3, 4]
     assert book.cells[1].metadata.tags == ["injected-parameters"]
-    assert hub.requests[-1].endswith("/result")
+    assert [path.rpartition("/")[2] for path in hub.requests if "heartbeat" not in path] == [
+        "claim?wait=20",
+        "result",
+        "claim?wait=20",
+    ]
 
 
 def test_a_failing_cell_is_reported_with_the_notebook_so_far(finish: Finish) -> None:
