@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +119,12 @@ def ask_in_kernel(code: str) -> str:
 
 def read_answer(printed: str) -> Inside:
     return Inside(json.loads(printed))
+
+
+def printed(notebook: Mapping[str, Any]) -> str:
+    """Return what an executed notebook's cells wrote to stdout."""
+    outputs = [o for cell in notebook["cells"] for o in cell.get("outputs", []) if o.get("name") == "stdout"]
+    return "".join("".join(output["text"]) for output in outputs)  # a string, or a list of lines
 
 
 def assert_confined(inside: Inside, *, seccomp: bool) -> None:
