@@ -18,7 +18,9 @@ AUTO = "auto"
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What the engines are made from. ``hub`` and ``guard_image`` are as ``DockerEngine`` takes them, the rest as ``LocalEngine``."""
+    """What the engines are made from. ``hub`` and ``guard_image`` are as ``DockerEngine`` takes them, the rest as
+    ``LocalEngine``.
+    """
 
     state: Path
     hub_ports: Mapping[int, int]

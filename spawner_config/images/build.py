@@ -97,8 +97,8 @@ def _make_base(client: docker.DockerClient, progress: Progress, *, reason: str) 
     if debootstrap is None or os.geteuid() != 0:
         missing = "debootstrap is not installed" if debootstrap is None else "making one takes root"
         raise EngineError(
-            f"{DEFAULT_BASE} cannot be pulled ({reason}), and {missing}. Run `apt-get install debootstrap` and start as root, "
-            "or set engine.base_image to a Debian 12 image that the engine has."
+            f"{DEFAULT_BASE} cannot be pulled ({reason}), and {missing}. Run `apt-get install debootstrap` and start "
+            "as root, or set engine.base_image to a Debian 12 image that the engine has."
         )
     progress("No registry can be reached: making a base image with debootstrap (about a minute)", None)
     with tempfile.TemporaryDirectory(prefix="proverom-base-") as folder:

@@ -1,7 +1,7 @@
 """The Docker engine, with real containers: the walls from inside, and the engine's promises.
 
-A stand-in for the Hub sits on both agencies' networks. What is scanned for is really there: each listener is shown to answer
-before a sandbox is shown not to reach it.
+A stand-in for the Hub sits on both agencies' networks. What is scanned for is really there: each listener is shown to
+answer before a sandbox is shown not to reach it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ ROOT = Path(__file__).parents[2]
 NAV, SKATT = ("nav", "889640782"), ("skatteetaten", "974761076")
 PYTHON = "/opt/runner/bin/python"
 
-# Asked from inside: which of these answer over TCP, and which names have an address. Each address is also sent a datagram and
-# called past the routing table, on the interface itself, which needs no right at all.
+# Asked from inside: which of these answer over TCP, and which names have an address. Each address is also sent a
+# datagram and called past the routing table, on the interface itself, which needs no right at all.
 SCAN = """
 import concurrent.futures, json, socket, sys
 asked = json.loads(sys.argv[1])
@@ -346,7 +346,7 @@ def test_a_network_of_that_name_that_is_no_wall_is_refused(ground: Ground) -> No
     name = names.agency_network(ground.lab, "open")
     network = ground.client.networks.create(name, labels={names.LAB: ground.lab, names.AGENCY: "991825827"})
     try:
-        with pytest.raises(EngineError, match="not internal.*docker network rm"):
+        with pytest.raises(EngineError, match=r"not internal.*docker network rm"):
             ground.engine.ensure_network(name, lab=ground.lab, agency="991825827")
     finally:
         network.remove()
@@ -383,8 +383,8 @@ def test_a_desks_files_stay_and_are_its_agencys_alone(ground: Ground) -> None:
 
 
 def test_a_runner_keeps_nothing_and_cannot_fill_the_disk(ground: Ground) -> None:
-    fill = "for p in ('/home/lab/x', '/tmp/x'):\n    try: open(p, 'wb').write(bytes(64 << 20))\n    except OSError as e: print(e.errno)"
-    assert ground.said(fill).split() == ["28", "28"]  # no space left
+    fill = "for p in ('/home/lab/x', '/tmp/x'):\n    try: open(p, 'wb').write(bytes(64 << 20))\n    except OSError as e:
+    print(e.errno)" assert ground.said(fill).split() == ["28", "28"]  # no space left
 
 
 # -- how a sandbox ends ------------------------------------------------------------------------------------------------
@@ -402,7 +402,7 @@ def test_a_memory_hog_is_called_out_of_memory(ground: Ground) -> None:
 def test_a_fork_bomb_hits_its_limit(ground: Ground) -> None:
     code = (
         "import os, time\nmade = 0\ntry:\n    while True:\n        if os.fork() == 0: time.sleep(600)\n        made += 1\n"
-        "except OSError: print(made)\nos._exit(0)"
+        "except OSError: print(made, flush=True)\nos._exit(0)"
     )
     assert int(ground.said(code, pids=20)) < 20
 
