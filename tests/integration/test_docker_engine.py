@@ -376,11 +376,13 @@ def test_without_a_guard_it_says_what_stays_open(ground: Ground) -> None:
 
 
 def test_a_desks_files_stay_and_are_its_agencys_alone(ground: Ground) -> None:
-    ground.said("open('/home/lab/mine', 'w').close(); open('/home/lab/felles/ours', 'w').close()", kind="desk")
+    ground.said(
+        "open('/home/lab/mine', 'w').close(); open('/home/lab/felles/ours', 'w').close()", kind="desk", person="fil"
+    )
     look = "import os; print(sorted(os.listdir('/home/lab')), sorted(os.listdir('/home/lab/felles')))"
-    assert ground.said(look, kind="desk").strip() == "['felles', 'mine'] ['ours']"
+    assert ground.said(look, kind="desk", person="fil").strip() == "['felles', 'mine'] ['ours']"
     assert ground.said(look, kind="desk", person="Ola Nordmann").strip() == "['felles'] ['ours']"
-    assert ground.said(look, kind="desk", agency=SKATT).strip() == "['felles'] []"
+    assert ground.said(look, kind="desk", person="fil", agency=SKATT).strip() == "['felles'] []"
 
 
 def test_a_runner_keeps_nothing_and_cannot_fill_the_disk(ground: Ground) -> None:
@@ -489,11 +491,12 @@ def test_a_sandbox_starts_jupyterlab_and_notebooks_get_the_scientific_stack(grou
         "science = 'import numpy, pandas, matplotlib, scipy, papermill'\n"
         "subprocess.run(['/opt/runner/bin/python', '-c', science], check=True)\n"
         "subprocess.run(['/opt/desk/bin/python', '-c', 'import jupyterlab, hub.cli'], check=True)\n"
-        "print(subprocess.run(['/opt/desk/bin/python', '-c', 'import rfc3987_syntax']).returncode)\n"
+        "look = 'import importlib.util as u; print(u.find_spec(\"rfc3987_syntax\"))'\n"
+        "print(subprocess.check_output(['/opt/desk/bin/python', '-c', look], text=True))\n"
     )
-    lines = ground.said(code, kind="desk", memory=512 * MIB).splitlines()
+    lines = ground.said(code, kind="desk", memory=512 * MIB).split()
     assert lines[0] == "/opt/runner/bin/python"
-    assert lines[-1] == "1"  # importing it would slow every start by 2 s
+    assert lines[-1] == "None"  # importing it would slow every start by 2 s
 
 
 def test_nothing_of_the_build_stays_in_the_images(ground: Ground) -> None:
