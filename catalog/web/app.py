@@ -16,7 +16,7 @@ from catalog.i18n import N_
 from catalog.identity import Identity, IdentityUnavailable
 from catalog.reports.service import Reports
 from catalog.reports.source import NotEnded, ReportUnavailable
-from catalog.store import Catalog
+from catalog.store import Catalog, Unavailable
 from catalog.web.headers import Shell, TooLarge, is_navigation
 from catalog.web.pages import about, experiments, home, members, publishing, reports, runs, templates
 from catalog.web.settings import WebSettings
@@ -71,6 +71,7 @@ def _handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, lambda request, _: _error(request, 404))
     app.add_exception_handler(IdentityUnavailable, lambda request, _: _error(request, 503))
     app.add_exception_handler(NotEnded, lambda request, _: _error(request, 404))
+    app.add_exception_handler(Unavailable, lambda request, _: _error(request, 503))
     app.add_exception_handler(ReportUnavailable, _no_report)
     app.add_exception_handler(TooLarge, lambda request, _: _error(request, 413))
     app.add_exception_handler(HTTPException, _http)
@@ -80,7 +81,8 @@ def _handle_errors(app: FastAPI) -> None:
 def _error(request: Request, status: int, detail: str = "") -> Response:
     if not is_navigation(request.headers):
         return PlainTextResponse(f"{status}", status_code=status)
-    visit = visit_without_session(request)
+    # Whoever was found to be signed in keeps the menu; nobody is asked for again, because that may be what failed.
+    visit = visit_without_session(request, getattr(request.state, "session", None))
     heading, advice = _ERRORS.get(status, _ERRORS[500])
     return visit.page("error.html", status, heading=visit.t(heading), detail=detail, advice=visit.t(advice), status=status)
 

@@ -150,7 +150,8 @@ def visit_without_session(request: Request, session: Session | None = None) -> V
 async def anybody(request: Request) -> Visit:
     """Return the visit, signed in or not."""
     site: Site = request.app.state.site
-    return visit_without_session(request, await site.identity.session(request))
+    request.state.session = await site.identity.session(request)
+    return visit_without_session(request, request.state.session)
 
 
 async def signed_in(request: Request) -> Visit:
