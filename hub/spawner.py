@@ -196,8 +196,11 @@ class DeskSpawner(_Desk, DockerSpawner):  # type: ignore[misc]
 
     @default("object_name")
     def _object_name_default(self) -> str:
-        # JupyterHub makes a spawner without a name, too, to ask what the default server would be like: it never starts.
-        return self.desk_name if self.name else ""
+        # JupyterHub makes spawners for names that never start, too, and asks the engine about them: there is none so called.
+        try:
+            return self.desk_name
+        except ValueError:
+            return f"proverom-{self.lab}-no-desk"
 
     async def start(self) -> tuple[str, int]:
         await self.prepare()
@@ -205,6 +208,10 @@ class DeskSpawner(_Desk, DockerSpawner):  # type: ignore[misc]
         ip, port = await super().start()
         self._stage = "jupyterlab"
         return ip, port
+
+    async def poll(self) -> Any:
+        # A server without a name is refused before it has a container, and then asked whether it has ended.
+        return await super().poll() if self.name else 0
 
     async def create_object(self) -> Any:
         """Create the container from the one policy, and from nothing that DockerSpawner would add to it."""
@@ -236,9 +243,11 @@ class LocalDeskSpawner(_Desk, Spawner):  # type: ignore[misc]
         return await asyncio.to_thread(self.engine.address, spec.name)
 
     async def poll(self) -> int | None:
-        if not self.name:
+        try:
+            name = self.desk_name
+        except ValueError:  # no agency can be called so: it was refused
             return 0
-        status = await asyncio.to_thread(self.engine.status, self.desk_name)
+        status = await asyncio.to_thread(self.engine.status, name)
         if status is None:
             return 0
         if status.running:
@@ -246,5 +255,9 @@ class LocalDeskSpawner(_Desk, Spawner):  # type: ignore[misc]
         return 1 if status.exit_code is None else status.exit_code
 
     async def stop(self, now: bool = False) -> None:
-        await asyncio.to_thread(self.engine.stop, self.desk_name, grace_seconds=0.0 if now else 5.0)
-        await asyncio.to_thread(self.engine.remove, self.desk_name)
+        try:
+            name = self.desk_name
+        except ValueError:
+            return
+        await asyncio.to_thread(self.engine.stop, name, grace_seconds=0.0 if now else 5.0)
+        await asyncio.to_thread(self.engine.remove, name)
