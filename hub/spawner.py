@@ -196,7 +196,7 @@ class DeskSpawner(_Desk, DockerSpawner):  # type: ignore[misc]
 
     @default("object_name")
     def _object_name_default(self) -> str:
-        # JupyterHub makes spawners for names that never start, too, and asks the engine about them: there is none so called.
+        # JupyterHub makes spawners for names that never start, too, and asks the engine about them: none is so called.
         try:
             return self.desk_name
         except ValueError:
