@@ -80,7 +80,8 @@ def test_a_desk_is_confined(lab: Lab, desk: Desk, canary: Canary) -> None:
         names=["proverom.example"],
     )
     inside = read_answer(desk.python(ask_in_kernel(asked), seconds=180))
-    assert_confined(inside, seccomp=False)
+    assert_confined(inside)
+    assert inside.found["default_routes"] == []
     assert inside.reached() == []
     assert canary.hits == before
     assert inside.found["names"] == {"proverom.example": None}
@@ -161,7 +162,8 @@ def test_a_run_is_confined(lab: Lab, canary: Canary) -> None:
         assert run["state"] == "succeeded", run
         notebook = client.get(f"{API}/runs/{run['id']}/notebook").raise_for_status().json()
     inside = read_answer(printed(notebook))
-    assert_confined(inside, seccomp=False)
+    assert_confined(inside)
+    assert inside.found["default_routes"] == []
     assert inside.reached() == []
     assert canary.hits == before
     assert "PROVEROM_RUN_TOKEN" not in inside.found["environment"]
