@@ -23,10 +23,11 @@ RETRY_SECONDS = 2.0
 
 
 def run(settings: Settings) -> None:
-    """Dispatch until SIGTERM. Raise NotDeployed if the lab was never started."""
+    """Dispatch until SIGINT or SIGTERM. Raise NotDeployed if the lab was never started."""
     deployment = Deployment.load(settings.state)
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    for number in (signal.SIGINT, signal.SIGTERM):  # JupyterHub sends the first, a dying parent the second
+        signal.signal(number, lambda *_: stop.set())
     engine = _engine(settings, deployment, stop)
     if engine is None:
         return
