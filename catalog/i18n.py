@@ -1,7 +1,7 @@
 """Texts, numbers and dates in bokmål, nynorsk and English.
 
-Message ids are the English sentences; ``catalog/locale/<language>.po`` holds the others. The files are read when a language is first
-asked for, so there is no compile step to forget.
+Message ids are the English sentences; ``catalog/locale/<language>.po`` holds the others. The files are read when a
+language is first asked for, so there is no compile step to forget.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def N_(message: str) -> str:
 
 
 def decimals(values: Iterable[float | None]) -> int:
-    """Return how many decimals numbers that belong together are shown with: three figures of the largest, none if all are whole."""
+    """Return how many decimals numbers that belong together are shown with: three figures of the largest, none if all
+    are whole.
+    """
     sizes = [abs(value) for value in values if value is not None and math.isfinite(value)]
     largest = max(sizes, default=0.0)
     if not largest or all(float(size).is_integer() for size in sizes):

@@ -8,23 +8,24 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+import nbformat.v4
 
 from catalog.reports.cleaning import MAX_MARKUP
 
+_V4: Any = nbformat.v4  # it has no types
 RESULT_MIME = "application/vnd.proverom.result+json"
 MAX_CELLS = 1000
 MAX_CHARACTERS = 24_000_000  # of all that is shown; a page beyond that helps nobody
 _SHOWN = ("text/html", "image/svg+xml", "image/png", "image/jpeg", "text/markdown")
 
 
-def readable(data: bytes | None) -> NotebookNode:
+def readable(data: bytes | None) -> Any:
     """Return a new notebook that holds only well-typed Markdown cells and displayable outputs of ``data``.
 
-    Whatever is not understood is left out; code, logs, errors and recorded results (the catalog has those) never come along.
+    Whatever is not understood is left out; code, logs, errors and recorded results (the catalog has those) never come
+    along.
     """
-    notebook = new_notebook()
+    notebook = _V4.new_notebook()
     try:
         cells = json.loads(data or b"{}").get("cells", [])
     except (ValueError, RecursionError, AttributeError):
@@ -33,7 +34,13 @@ def readable(data: bytes | None) -> NotebookNode:
     for cell in cells[:MAX_CELLS] if isinstance(cells, list) else []:
         if not isinstance(cell, dict):
             continue
-        kept = _markdown(cell) if cell.get("cell_type") == "markdown" else _outputs(cell) if cell.get("cell_type") == "code" else None
+        kept = (
+            _markdown(cell)
+            if cell.get("cell_type") == "markdown"
+            else _outputs(cell)
+            if cell.get("cell_type") == "code"
+            else None
+        )
         if kept is None:
             continue
         room -= _weight(kept)
@@ -52,7 +59,7 @@ def _text(value: object) -> str | None:
     return None
 
 
-def _markdown(cell: Mapping[str, Any]) -> NotebookNode | None:
+def _markdown(cell: Mapping[str, Any]) -> Any | None:
     source = _text(cell.get("source"))
     if not source or not source.strip() or len(source) > MAX_MARKUP:
         return None
@@ -60,11 +67,13 @@ def _markdown(cell: Mapping[str, Any]) -> NotebookNode | None:
     given = cell.get("attachments")
     for name, bundle in given.items() if isinstance(given, dict) else ():
         if isinstance(bundle, dict):
-            attachments[str(name)] = {str(mime): text for mime, value in bundle.items() if (text := _text(value)) is not None}
-    return new_markdown_cell(source, attachments=attachments)
+            attachments[str(name)] = {
+                str(mime): text for mime, value in bundle.items() if (text := _text(value)) is not None
+            }
+    return _V4.new_markdown_cell(source, attachments=attachments)
 
 
-def _outputs(cell: Mapping[str, Any]) -> NotebookNode | None:
+def _outputs(cell: Mapping[str, Any]) -> Any | None:
     outputs = []
     given = cell.get("outputs")
     for output in given if isinstance(given, list) else []:
@@ -74,12 +83,12 @@ def _outputs(cell: Mapping[str, Any]) -> NotebookNode | None:
         for mime in _SHOWN:
             text = _text(data.get(mime))
             if text:
-                outputs.append(new_output("display_data", data={mime: text}))
+                outputs.append(_V4.new_output("display_data", data={mime: text}))
                 break
-    return new_code_cell(outputs=outputs) if outputs else None
+    return _V4.new_code_cell(outputs=outputs) if outputs else None
 
 
-def _weight(cell: NotebookNode) -> int:
+def _weight(cell: Any) -> int:
     bundles = list(cell.get("attachments", {}).values()) + [output.data for output in cell.get("outputs", [])]
     return len(cell.source) + sum(len(text) for bundle in bundles for text in bundle.values())
 

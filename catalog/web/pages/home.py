@@ -27,7 +27,9 @@ def home(visit: Reader) -> Response:
     templates = visit.catalog.templates.list(viewer)
     waiting = 0
     if may_anywhere(viewer, Action.PUBLISH):
-        waiting = sum(r.state is TemplateState.SUBMITTED for r in visit.catalog.templates.list(viewer, published_only=False))
+        waiting = sum(
+            r.state is TemplateState.SUBMITTED for r in visit.catalog.templates.list(viewer, published_only=False)
+        )
     return visit.page(
         "home.html",
         agencies=mine,

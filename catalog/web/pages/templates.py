@@ -169,7 +169,16 @@ def _input(visit: Visit, spec: ParameterSpec, given: Mapping[str, str]) -> Input
     kind = "long" if spec.type is ParameterType.TEXT and spec.max_length > 200 else spec.type.value
     value = given.get(_id(spec), "" if _answered(given) else _shown(visit, spec.default))
     choices = tuple((c, t.text(spec.choice_labels[c]) if c in spec.choice_labels else c) for c in spec.choices)
-    return Input(_id(spec), kind, t.text(spec.label) or spec.name, t.unit(spec.unit), t.text(spec.help), _allowed(visit, spec), value, choices)
+    return Input(
+        _id(spec),
+        kind,
+        t.text(spec.label) or spec.name,
+        t.unit(spec.unit),
+        t.text(spec.help),
+        _allowed(visit, spec),
+        value,
+        choices,
+    )
 
 
 def _answered(given: Mapping[str, str]) -> bool:

@@ -61,7 +61,10 @@ def test_every_message_is_translated(language: str) -> None:
 
 
 def test_nynorsk_is_not_bokmal() -> None:
-    words = [re.compile(rf"\b{word}\b", re.IGNORECASE) for word in ("ikke", "kjøring", "hva", "hvor", "noe", "fra", "jeg", "dere")]
+    words = [
+        re.compile(rf"\b{word}\b", re.IGNORECASE)
+        for word in ("ikke", "kjøring", "hva", "hvor", "noe", "fra", "jeg", "dere")
+    ]
     with (LOCALE_FOLDER / "nn.po").open("rb") as file:
         said = [str(message.string) for message in read_po(file, locale="nn") if message.id]
     assert not [text for text in said for word in words if word.search(text)]
@@ -78,7 +81,9 @@ def test_nynorsk_is_not_bokmal() -> None:
         ({}, {}, "en;q=0,de;q=nan,,;q", "nb"),
     ],
 )
-def test_choice_of_language(query: dict[str, str], cookies: dict[str, str], accepted: str | None, language: str) -> None:
+def test_choice_of_language(
+    query: dict[str, str], cookies: dict[str, str], accepted: str | None, language: str
+) -> None:
     assert choose(query, cookies, accepted) == language
 
 

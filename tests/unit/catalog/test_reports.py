@@ -53,7 +53,10 @@ HOSTILE = (
     "</main></body></html><script>alert(1)</script>",
     "![x](attachment:missing.png)",
 )
-ACTIVE = re.compile(r"<(?:script|style|iframe|object|embed|form|input|meta|base|link|svg|a)\b|\son\w+=|javascript:\w+\(|style=", re.IGNORECASE)
+ACTIVE = re.compile(
+    r"<(?:script|style|iframe|object|embed|form|input|meta|base|link|svg|a)\b|\son\w+=|javascript:\w+\(|style=",
+    re.IGNORECASE,
+)
 
 
 def png(width: int = 4, height: int = 4) -> bytes:
@@ -117,9 +120,19 @@ def test_a_picture_made_to_eat_memory_is_left_out(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"{", b"[]", b"null", b'{"cells": 3}', b'{"cells": [3, {}, {"cell_type": "markdown", "source": 7}]}', b'"' * 9, b"[" * 200_000,
-     b'{"cells": [{"cell_type": "code", "outputs": {"a": 1}}, {"cell_type": "code", "outputs": [1, {"data": []}]}]}'],
-)  # fmt: skip
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"cells": 3}',
+        b'{"cells": [3, {}, {"cell_type": "markdown", "source": 7}]}',
+        b'"' * 9,
+        b"[" * 200_000,
+        b'{"cells": [{"cell_type": "code", "outputs": {"a": 1}}]}',
+        b'{"cells": [{"cell_type": "code", "outputs": [1, {"data": []}]}]}',
+    ],
+)
 def test_a_broken_notebook_has_nothing_to_say(data: bytes) -> None:
     assert readable(data).cells == []
 
@@ -143,7 +156,7 @@ def test_the_page(record: RunRecord) -> None:
     assert page.index("2,3 prosentpoeng flere svar") < page.index("Resultater") < page.index("Vi trakk lodd")
     assert "2,3 prosentpoeng" in page
     assert "fra 0,4 til 4,2" in page
-    assert "<th scope=\"row\">difference" in page
+    assert '<th scope="row">difference' in page
     assert "43,5" in page
     assert "41,0" in page
     assert "Alfa" in page
@@ -198,7 +211,12 @@ def test_names_from_outside_are_escaped(record: RunRecord) -> None:
 
 def test_a_failed_run_says_so_first(record: RunRecord) -> None:
     failed = replace(
-        record, state=RunState.FAILED, reason=Reason.CELL_FAILED, findings=(), metrics=(), error=CellError(2, "KeyError", "'svar'", "", "code()")
+        record,
+        state=RunState.FAILED,
+        reason=Reason.CELL_FAILED,
+        findings=(),
+        metrics=(),
+        error=CellError(2, "KeyError", "'svar'", "", "code()"),
     )
     page = render_html(ReportSource(failed, notebook(), template())).decode()
     assert page.index("Denne kjøringen lyktes ikke") < page.index("KeyError")
@@ -257,10 +275,14 @@ def test_pdf_fetches_nothing() -> None:
     server = http.server.HTTPServer(("127.0.0.1", 0), Listener)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     here = f"http://127.0.0.1:{server.server_port}"
-    svg = base64.b64encode(f'<svg xmlns="http://www.w3.org/2000/svg"><image href="{here}/svg"/></svg>'.encode()).decode()
+    svg = base64.b64encode(
+        f'<svg xmlns="http://www.w3.org/2000/svg"><image href="{here}/svg"/></svg>'.encode()
+    ).decode()
     page = (
-        f'<html lang="nb"><title>x</title><link rel="stylesheet" href="{here}/css"><style>p{{background:url({here}/bg)}}</style>'
-        f'<p>x<img src="{here}/img" alt="x"><img src="file:///etc/passwd" alt="x"><img src="data:image/svg+xml;base64,{svg}" alt="x">'
+        f'<html lang="nb"><title>x</title><link rel="stylesheet" href="{here}/css">'
+        f"<style>p{{background:url({here}/bg)}}</style>"
+        f'<p>x<img src="{here}/img" alt="x"><img src="file:///etc/passwd" alt="x">'
+        f'<img src="data:image/svg+xml;base64,{svg}" alt="x">'
     )
     try:
         assert print_page(page.encode()).startswith(b"%PDF")
@@ -271,7 +293,7 @@ def test_pdf_fetches_nothing() -> None:
 
 
 def test_pdf_has_limits() -> None:
-    with pytest.raises(ReportUnavailable, match="could not be made|libraries"):
+    with pytest.raises(ReportUnavailable, match=r"could not be made|libraries"):
         print_page(b"<p>x", memory=100 * 1024 * 1024)
     with pytest.raises(ReportUnavailable, match="within 0"):
         print_page(b"<p>x", seconds=0)

@@ -60,7 +60,9 @@ def test_every_fault_at_once_and_nothing_lost(lab: WebLab) -> None:
 
 @pytest.mark.parametrize("minutes", ["", "0,5", "2"])
 def test_time_limits(lab: WebLab, minutes: str) -> None:
-    run = lab.world.catalog.runs.get(SYSTEM, lab.post(FORM, {**GOOD, "minutes": minutes}).headers["location"].rsplit("/", 1)[1])
+    run = lab.world.catalog.runs.get(
+        SYSTEM, lab.post(FORM, {**GOOD, "minutes": minutes}).headers["location"].rsplit("/", 1)[1]
+    )
     assert run.timeout_seconds == {"": 600, "0,5": 30, "2": 120}[minutes]
 
 
@@ -72,7 +74,10 @@ def test_time_limits_that_are_none(lab: WebLab, minutes: str) -> None:
     assert runs(lab) == 0
 
 
-@pytest.mark.parametrize("change", [{"agency": SKATT}, {"agency": "nowhere"}, {"experiment": "none"}, {"p-alpha": "nan"}, {"version": "9.9.9"}])
+@pytest.mark.parametrize(
+    "change",
+    [{"agency": SKATT}, {"agency": "nowhere"}, {"experiment": "none"}, {"p-alpha": "nan"}, {"version": "9.9.9"}],
+)
 def test_runs_that_may_not_be(lab: WebLab, change: dict[str, str]) -> None:
     assert lab.post(FORM, {**GOOD, **change}).status_code in (403, 404, 422)
     assert runs(lab) == 0
@@ -86,8 +91,9 @@ def test_what_was_typed_stays_text(lab: WebLab) -> None:
 
 
 CHANGES = [
-    FORM, "/templates/new", "/templates/letter/versions/1.0.0/approve", "/templates/letter/versions/1.0.0/deprecate", "/runs/{run}/cancel",
-    "/runs/{run}/retry", "/experiments/new", "/experiments/{experiment}/edit", "/members", "/members/x/end",
+    FORM, "/templates/new", "/templates/letter/versions/1.0.0/approve", "/templates/letter/versions/1.0.0/deprecate",
+    "/runs/{run}/cancel", "/runs/{run}/retry", "/experiments/new", "/experiments/{experiment}/edit", "/members",
+    "/members/x/end",
 ]  # fmt: skip
 
 
@@ -114,7 +120,10 @@ def test_cancel_and_retry(lab: WebLab) -> None:
 
 
 def test_an_earlier_runs_values_begin_the_form(lab: WebLab) -> None:
-    run = lab.world.finished(lab.world.submit(parameters={"alpha": 0.02, "office": "Vadsø"}), RunResult(RunState.FAILED, NOTEBOOK, Reason.KERNEL_DIED))
+    run = lab.world.finished(
+        lab.world.submit(parameters={"alpha": 0.02, "office": "Vadsø"}),
+        RunResult(RunState.FAILED, NOTEBOOK, Reason.KERNEL_DIED),
+    )
     page = lab.get(f"{FORM}?run={run.id}").text
     assert 'value="0.02"' in page
     assert 'value="Vadsø"' in page
@@ -162,15 +171,23 @@ def test_the_same_version_twice(lab: WebLab) -> None:
 
 
 def test_experiments(lab: WebLab) -> None:
-    empty = lab.post("/experiments/new", {"title": "", "agency": "", "embargo_until": "soon", "visibility": "agency", "language": "nb"})
+    empty = lab.post(
+        "/experiments/new",
+        {"title": "", "agency": "", "embargo_until": "soon", "visibility": "agency", "language": "nb"},
+    )
     assert empty.status_code == 422
     for text in ("Give the experiment a title.", "Choose an agency.", "must be a date"):
         assert text in empty.text
-    made = lab.post("/experiments/new", {"title": "Brev <b>", "summary": "A\n\nB", "agency": NAV, "visibility": "agency", "language": "nn"})
+    made = lab.post(
+        "/experiments/new",
+        {"title": "Brev <b>", "summary": "A\n\nB", "agency": NAV, "visibility": "agency", "language": "nn"},
+    )
     path = made.headers["location"].removeprefix(BASE)
     assert "Brev &lt;b&gt;" in lab.get(path).text
     assert 'lang="nn"' in lab.get(path).text
-    changed = lab.post(f"{path}/edit", {"title": "Nytt", "visibility": "lab", "language": "nb", "embargo_until": "2027-01-31"})
+    changed = lab.post(
+        f"{path}/edit", {"title": "Nytt", "visibility": "lab", "language": "nb", "embargo_until": "2027-01-31"}
+    )
     assert changed.status_code == 303
     assert "not before 31 January 2027" in lab.get(path).text
     assert lab.post(f"{path}/edit", {"title": "Mitt", "visibility": "lab", "language": "nb"}, "siri").status_code == 404
@@ -181,9 +198,18 @@ def test_members(lab: WebLab) -> None:
     assert wrong.status_code == 422
     assert Page(wrong.text).faults() == []
     assert lab.post("/members", {"person": "ny", "agency": NAV, "role": "member"}, "kari").status_code == 403
-    assert lab.post("/members", {"person": "ny", "agency": SKATT, "role": "member"}, "kirsten").status_code in (403, 404)
-    assert lab.post("/members", {"person": "13097248022", "agency": NAV, "role": "member"}, "kirsten").status_code == 422
-    added = lab.post("/members", {"person": "ny", "agency": NAV, "role": "leader", "kind": "seconded", "ends": "2026-12-31"}, "kirsten")
+    assert lab.post("/members", {"person": "ny", "agency": SKATT, "role": "member"}, "kirsten").status_code in (
+        403,
+        404,
+    )
+    assert (
+        lab.post("/members", {"person": "13097248022", "agency": NAV, "role": "member"}, "kirsten").status_code == 422
+    )
+    added = lab.post(
+        "/members",
+        {"person": "ny", "agency": NAV, "role": "leader", "kind": "seconded", "ends": "2026-12-31"},
+        "kirsten",
+    )
     assert added.status_code == 303
     mine = next(m for m in lab.world.catalog.members.list(SYSTEM) if m.person == "ny")
     assert (mine.role, mine.kind, str(mine.ends)) == ("leader", "seconded", "2026-12-31")

@@ -38,18 +38,47 @@ def full(lab: WebLab) -> dict[str, str]:
     world.catalog.queue.heartbeat(token, running.id, assignment.attempt, Progress(1, 3, "en linje\n<i>"), world.clock())
     waiting = world.submit()
     world.catalog.templates.submit(world.viewer("kirsten"), template("letter", "2.0.0"))
-    return {"done": done.id, "failed": failed.id, "running": running.id, "waiting": waiting.id, "experiment": experiment.id}
+    return {
+        "done": done.id,
+        "failed": failed.id,
+        "running": running.id,
+        "waiting": waiting.id,
+        "experiment": experiment.id,
+    }
 
 
 PAGES = [
-    ("kari", "/"), ("leif", "/"), ("kirsten", "/"), ("root", "/"), ("nobody", "/"), ("kari", "/about"), (None, "/about"),
-    ("kari", "/templates"), ("kirsten", "/templates?old=1"), ("kari", FORM), ("leif", FORM), ("kari", FORM + "?run={done}"),
-    ("sara", "/templates/waiting"), ("kirsten", "/templates/new"), ("sara", "/templates/letter/versions/2.0.0/approve"),
-    ("sara", "/templates/letter/versions/1.0.0/deprecate"), ("kari", "/runs"), ("leif", "/runs?state=failed&q=brev"),
-    ("kari", "/runs/{done}"), ("kari", "/runs/{failed}"), ("kari", "/runs/{running}"), ("leif", "/runs/{waiting}"),
-    ("kari", "/runs/{running}/cancel"), ("leif", "/runs/{done}/report"), ("kari", "/experiments"), ("kari", "/experiments/new"),
-    ("kari", "/experiments/{experiment}"), ("kari", "/experiments/{experiment}/edit"), ("kirsten", "/members"), ("root", "/members?ended=1"),
-]  # fmt: skip
+    ("kari", "/"),
+    ("leif", "/"),
+    ("kirsten", "/"),
+    ("root", "/"),
+    ("nobody", "/"),
+    ("kari", "/about"),
+    (None, "/about"),
+    ("kari", "/templates"),
+    ("kirsten", "/templates?old=1"),
+    ("kari", FORM),
+    ("leif", FORM),
+    ("kari", FORM + "?run={done}"),
+    ("sara", "/templates/waiting"),
+    ("kirsten", "/templates/new"),
+    ("sara", "/templates/letter/versions/2.0.0/approve"),
+    ("sara", "/templates/letter/versions/1.0.0/deprecate"),
+    ("kari", "/runs"),
+    ("leif", "/runs?state=failed&q=brev"),
+    ("kari", "/runs/{done}"),
+    ("kari", "/runs/{failed}"),
+    ("kari", "/runs/{running}"),
+    ("leif", "/runs/{waiting}"),
+    ("kari", "/runs/{running}/cancel"),
+    ("leif", "/runs/{done}/report"),
+    ("kari", "/experiments"),
+    ("kari", "/experiments/new"),
+    ("kari", "/experiments/{experiment}"),
+    ("kari", "/experiments/{experiment}/edit"),
+    ("kirsten", "/members"),
+    ("root", "/members?ended=1"),
+]
 
 
 @pytest.mark.parametrize("language", ["nb", "nn", "en"])
@@ -70,13 +99,26 @@ def test_every_page_is_whole(lab: WebLab, full: dict[str, str], language: str) -
 
 
 CLOSED = [
-    ("siri", "/runs/{done}", 404), ("siri", "/runs/{done}/report", 404), ("siri", "/reports/{done}/document", 404),
-    ("siri", "/reports/{done}/report.pdf", 404), ("siri", "/experiments/{experiment}", 404), ("siri", "/experiments/{experiment}/edit", 404),
-    ("siri", "/runs/{running}/cancel", 404), ("kari", "/templates/waiting", 403), ("leif", "/templates/new", 403), ("kari", "/members", 403),
-    ("leif", "/experiments/{experiment}/edit", 403), ("leif", "/experiments/new", 403), ("kari", "/templates/letter/versions/2.0.0/approve", 403),
-    ("kari", "/nope", 404), ("kari", "/templates/%2e%2e%2f", 404), ("kari", "/runs/' OR 1=1--", 404),
-    ("kari", "/runs?cursor=nonsense", 422), ("kari", "/templates/letter?version=9.9.9", 404), ("kirsten", "/members/none/end", 404),
-]  # fmt: skip
+    ("siri", "/runs/{done}", 404),
+    ("siri", "/runs/{done}/report", 404),
+    ("siri", "/reports/{done}/document", 404),
+    ("siri", "/reports/{done}/report.pdf", 404),
+    ("siri", "/experiments/{experiment}", 404),
+    ("siri", "/experiments/{experiment}/edit", 404),
+    ("siri", "/runs/{running}/cancel", 404),
+    ("kari", "/templates/waiting", 403),
+    ("leif", "/templates/new", 403),
+    ("kari", "/members", 403),
+    ("leif", "/experiments/{experiment}/edit", 403),
+    ("leif", "/experiments/new", 403),
+    ("kari", "/templates/letter/versions/2.0.0/approve", 403),
+    ("kari", "/nope", 404),
+    ("kari", "/templates/%2e%2e%2f", 404),
+    ("kari", "/runs/' OR 1=1--", 404),
+    ("kari", "/runs?cursor=nonsense", 422),
+    ("kari", "/templates/letter?version=9.9.9", 404),
+    ("kirsten", "/members/none/end", 404),
+]
 
 
 def test_what_is_not_for_you(lab: WebLab, full: dict[str, str]) -> None:
@@ -106,7 +148,9 @@ def test_scripts_get_no_page(lab: WebLab) -> None:
 
 
 def test_files_of_the_pages_are_public(lab: WebLab) -> None:
-    style = next(link["href"] for link in Page(lab.get("/about", None).text).all("link") if "app.css" in str(link["href"]))
+    style = next(
+        link["href"] for link in Page(lab.get("/about", None).text).all("link") if "app.css" in str(link["href"])
+    )
     response = lab.http.get(str(style))
     assert response.status_code == 200
     assert "immutable" in response.headers["cache-control"]
@@ -161,7 +205,9 @@ def test_a_running_run(lab: WebLab, full: dict[str, str]) -> None:
     assert '<noscript><meta http-equiv="refresh" content="5"></noscript>' in page
     events = re.search(r'data-events="([^"]+)"', page)
     assert events
-    with lab.http.stream("GET", events[1].replace("&amp;", "&"), headers={**lab.cookie("kari", "en"), "Sec-Fetch-Mode": "cors"}) as stream:
+    with lab.http.stream(
+        "GET", events[1].replace("&amp;", "&"), headers={**lab.cookie("kari", "en"), "Sec-Fetch-Mode": "cors"}
+    ) as stream:
         assert stream.status_code == 200
         lab.post(f"/runs/{full['running']}/cancel")
     assert "cancel" not in lab.get(f"/runs/{full['done']}").text.split("<main")[1].lower().replace("cancelled", "")
@@ -190,9 +236,11 @@ def test_a_body_too_large(lab: WebLab) -> None:
     assert lab.post(FORM, {"p-office": "x" * (FORM_BYTES + 1)}).status_code == 413
 
 
-@given(query=st.dictionaries(st.sampled_from(["agency", "template", "state", "experiment", "q", "cursor"]), st.text(max_size=30), max_size=4))
+@given(
+    query=st.dictionaries(
+        st.sampled_from(["agency", "template", "state", "experiment", "q", "cursor"]), st.text(max_size=30), max_size=4
+    )
+)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_filter_breaks_the_listing(lab: WebLab, query: dict[str, str]) -> None:
     assert lab.get("/runs", params=query).status_code in (200, 404, 422)
-
-

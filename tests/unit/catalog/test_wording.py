@@ -51,7 +51,10 @@ def test_sentences_are_filled_in() -> None:
     nb = translator("nb")
     above = Problem("above_maximum", "alpha", "9", "0.2", "alpha=9 is above")
     assert wording.problem(nb, above, "Alfa") == "«Alfa» er 9. Det kan være høyst 0,2."
-    assert wording.problem(nb, Problem("wrong_type", "alpha", "x", "number")) == "«alpha» kan ikke være «x». Oppgi et tall, for eksempel 0,5."
+    assert (
+        wording.problem(nb, Problem("wrong_type", "alpha", "x", "number"))
+        == "«alpha» kan ikke være «x». Oppgi et tall, for eksempel 0,5."
+    )
     assert wording.problem(nb, Problem("news", message="Something new.")) == "Something new."
     assert wording.problem(nb, Problem("bad_name", value="%(field)s%s")) == "«%(field)s%s» kan ikke brukes som navn."
     assert wording.reason(nb, None) is None

@@ -93,9 +93,10 @@ class Page(HTMLParser):
         found += [f"two elements #{id}" for id in set(self.ids()) if self.ids().count(id) > 1]
         labelled = {label.get("for") for label in self.all("label")}
         for control in self.all("input", "select", "textarea"):
-            if control.get("type") not in ("hidden", "submit") and control.get("id") not in labelled:
-                if control.get("type") != "checkbox":  # those stand inside their label
-                    found.append(f"no label for {control}")
+            # A checkbox stands inside its label.
+            known = control.get("type") in ("hidden", "submit", "checkbox")
+            if not known and control.get("id") not in labelled:
+                found.append(f"no label for {control}")
         for _, attributes in self.tags:
             for id in (attributes.get("aria-describedby") or "").split():
                 found += [f"aria-describedby names {id}, which is not there"] if id not in self.ids() else []
