@@ -57,6 +57,8 @@ class LocalBackend:
             return False
         if running is not None:
             self._end(running)
+        if self._child is not None:
+            self._child.wait(timeout=STOP_SECONDS)  # it has ended; this collects it
         self._check_ports()
         with self._log.open("ab") as log:
             self._child = process = subprocess.Popen(
