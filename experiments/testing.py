@@ -299,6 +299,9 @@ class InMemoryRunQueue:
         kept.result = result
         kept.lease_until = None
         kept.run = replace(kept.run, state=result.state, reason=result.reason, error=result.error, ended_at=now)
+        if result.cells is not None:
+            tail = kept.run.progress.tail if kept.run.progress else ""
+            kept.run = replace(kept.run, progress=Progress(*result.cells, tail))
         return kept.run
 
     def _oldest_queued(self, agency: str) -> _Kept | None:

@@ -31,18 +31,18 @@ _WORDS: Mapping[str, Mapping[str, str]] = {
         "en": "Preparing the agency's network",
     },
     "sandbox": {
-        "nb": "Setter opp en avskjermet pult med filene dine",
-        "nn": "Set opp ein avskjerma pult med filene dine",
+        "nb": "Setter opp et avskjermet skrivebord med filene dine",
+        "nn": "Set opp eit avskjerma skrivebord med filene dine",
         "en": "Setting up an isolated desk with your files",
     },
     "jupyterlab": {
-        "nb": "Pulten er oppe, venter på at JupyterLab svarer",
-        "nn": "Pulten er oppe, ventar på at JupyterLab svarar",
+        "nb": "Skrivebordet er oppe, venter på at JupyterLab svarer",
+        "nn": "Skrivebordet er oppe, ventar på at JupyterLab svarar",
         "en": "The desk is up, waiting for JupyterLab to answer",
     },
     "no_agency": {
-        "nb": "En pult hører til en virksomhet. Velg en virksomhet på forsiden.",
-        "nn": "Ein pult høyrer til ei verksemd. Vel ei verksemd på framsida.",
+        "nb": "Et skrivebord hører til en virksomhet. Velg en virksomhet på forsiden.",
+        "nn": "Eit skrivebord høyrer til ei verksemd. Vel ei verksemd på framsida.",
         "en": "A desk belongs to an agency. Choose an agency on the front page.",
     },
     "unknown_agency": {

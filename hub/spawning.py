@@ -21,13 +21,13 @@ from spawner_config.sandbox import Limits
 # For the person who is refused, in the lab's language.
 _REFUSED = {
     "not_a_member": {
-        "nb": "Du har ingen pult hos «{slug}», for du er ikke medlem der. Be koordinatoren om å legge deg til.",
-        "nn": "Du har ingen pult hos «{slug}», for du er ikkje medlem der. Be koordinatoren om å leggje deg til.",
+        "nb": "Du har ikke skrivebord hos «{slug}», for du er ikke medlem der. Be koordinatoren legge deg til.",
+        "nn": "Du har ikkje skrivebord hos «{slug}», for du er ikkje medlem der. Be koordinatoren leggje deg til.",
         "en": "You have no desk at “{slug}”, because you are not a member there. Ask its coordinator to add you.",
     },
     "all_taken": {
-        "nb": "Alle de {most} pultene til «{slug}» er i bruk. Prøv igjen når noen har stoppet sin.",
-        "nn": "Alle dei {most} pultane til «{slug}» er i bruk. Prøv igjen når nokon har stoppa sin.",
+        "nb": "Alle de {most} skrivebordene til «{slug}» er i bruk. Prøv igjen når noen har stoppet sitt.",
+        "nn": "Alle dei {most} skriveborda til «{slug}» er i bruk. Prøv igjen når nokon har stoppa sitt.",
         "en": "All {most} desks of “{slug}” are in use. Try again when somebody has stopped theirs.",
     },
 }

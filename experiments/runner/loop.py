@@ -19,6 +19,7 @@ from experiments.runner.protocol import HubAway, HubClient, Refused, Report, Tas
 
 CLAIM_WAIT = 20  # seconds that one question for work may stay open
 SLOWEST_RETRY = 5.0
+LOOK_FOR_PROGRESS = 0.5  # seconds between two looks at how far the run has come
 # A result is sent for this long before the runner gives up: a database that is restored from its backup takes its time.
 KEEP_TRYING = 6 * 3600.0
 
@@ -90,7 +91,7 @@ def carry_out(hub: HubClient, task: Task, environment: MutableMapping[str, str])
 
 
 class Heart(threading.Thread):
-    """Says every third of a lease how far the run has come, from its start until ``stop``.
+    """Says how far the run has come whenever it has, and every third of a lease, from its start until ``stop``.
 
     A Hub that is away is asked again at the next beat: the notebook goes on. A Hub that says the lease is lost ends
     this process at once, because whatever it finished would be refused.
@@ -105,16 +106,21 @@ class Heart(threading.Thread):
 
     def run(self) -> None:
         pause = max(0.2, self._task.lease_seconds / 3)
-        while not self._ended.wait(self._beat(pause)):
-            pass
+        while not self._ended.is_set():
+            told = self._progress()
+            due = time.monotonic() + self._beat(pause, told)
+            # A person watches the page, so what has moved is told soon; a chatty cell is not told of at every line.
+            while not self._ended.wait(min(LOOK_FOR_PROGRESS, pause)):
+                if time.monotonic() >= due or self._progress() != told:
+                    break
 
     def stop(self) -> None:
         self._ended.set()
 
-    def _beat(self, pause: float) -> float:
+    def _beat(self, pause: float, told: tuple[int, int, str]) -> float:
         """Send one heartbeat; return after how many seconds the next is due."""
         try:
-            if self._hub.heartbeat(self._task, *self._progress()):
+            if self._hub.heartbeat(self._task, *told):
                 self._cancel()
         except HubAway as away:
             say(f"no heartbeat: {away}")

@@ -79,7 +79,7 @@ def _host_config(spec: SandboxSpec) -> dict[str, Any]:
         "ulimits": [Ulimit(name="nofile", soft=4096, hard=8192), Ulimit(name="core", soft=0, hard=0)],
         "log_config": LogConfig(type="json-file", config={"max-size": str(limits.log), "max-file": "2"}),
         "ipc_mode": "private",
-        # A runner is process 1 of its sandbox: no kernel can kill or stop it there, and it reaps what its kernels leave.
+        # A runner is process 1 of its sandbox: no kernel can kill or stop it, and it reaps what they leave.
         "init": spec.kind == "desk",
         "restart_policy": {"Name": "no"},
     }
