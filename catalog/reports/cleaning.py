@@ -18,7 +18,9 @@ import nh3
 from markupsafe import Markup
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-MAX_MARKUP = 300_000  # characters in one piece; a leader reads none longer, and the parsers stay quick
+MAX_MARKUP = 300_000  # characters of HTML in one piece; a leader reads none longer
+# Characters of Markdown in one piece. Its parser takes time by the square of some texts: 0.3 s for the worst of 20 000.
+MAX_MARKDOWN = 20_000
 MAX_PIXELS = 40_000_000
 
 _TAGS = {
@@ -164,9 +166,9 @@ class _Renderer(IPythonRenderer):
 
 
 def clean_markdown(source: str, attachments: Mapping[str, Mapping[str, str]] | None = None) -> Markup:
-    """Return Markdown as inert HTML, its headings two levels down; "" where it is longer than ``MAX_MARKUP``."""
-    if len(source) > MAX_MARKUP:
-        return Markup("")
+    """Return Markdown as inert HTML, its headings two levels down; as plain paragraphs beyond ``MAX_MARKDOWN``."""
+    if len(source) > MAX_MARKDOWN:
+        return Markup("").join(Markup("<p>{}</p>\n").format(piece) for piece in source.split("\n\n"))
     renderer = _Renderer(
         escape=False,
         exclude_anchor_links=True,

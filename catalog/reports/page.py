@@ -112,9 +112,19 @@ def render_html(source: ReportSource, *, paper: bool = False) -> bytes:
     style, script = Markup(_own("report.css")), Markup("" if paper else _own("height.js"))  # noqa: S704 (our own files)
     resources = {"report": view, "_": t, "style": style, "script": script, "policy": _inner_policy()}
     notebook = readable(source.notebook)
+    _without_title(notebook, str(view["title"]))
     with _LOCK:  # an exporter keeps state from one page to the next
         page, _ = _exporter().from_notebook_node(notebook, resources)
     return page.encode("utf-8", "replace")
+
+
+def _without_title(notebook: NotebookNode, title: str) -> None:
+    """Take the notebook's own first heading out where it only repeats the report's."""
+    first = notebook.cells[0] if notebook.cells else None
+    if first is not None and first.cell_type == "markdown":
+        heading, _, rest = first.source.lstrip().partition("\n")
+        if heading.removeprefix("# ").strip() == title and heading.startswith("# "):
+            first.source = rest
 
 
 def _view(source: ReportSource, t: Translator) -> dict[str, object]:

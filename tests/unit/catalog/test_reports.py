@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from catalog.access import NotFound
-from catalog.reports.cleaning import MAX_MARKUP, clean_html, clean_markdown, image
-from catalog.reports.notebook import readable
+from catalog.reports.cleaning import MAX_MARKDOWN, MAX_MARKUP, clean_html, clean_markdown, image
+from catalog.reports.notebook import MAX_WORDS, readable
 from catalog.reports.page import policy, render_html
 from catalog.reports.pdf import print_page, render_pdf
 from catalog.reports.service import Reports
@@ -98,7 +98,25 @@ def test_headings_fit_below_ours_and_links_are_written_out() -> None:
     assert "<h6>Six</h6>" in cleaned
     assert "here (https://example.no/a)" in cleaned
     assert "<h1" not in cleaned
-    assert clean_markdown("x" * (MAX_MARKUP + 1)) == ""
+
+
+def test_what_is_too_long_is_said_and_costs_little(record: RunRecord) -> None:
+    long = "# Overskrift\n\n" + "x" * MAX_MARKDOWN
+    assert clean_markdown(long).startswith("<p># Overskrift</p>"), "shown as it was written"
+    assert clean_html("<p>" + "x" * MAX_MARKUP) == ""
+    outputs = [{"output_type": "display_data", "data": {"text/html": "<p>" + "x" * MAX_MARKUP}}]
+    page = render_html(ReportSource(record, notebook("kort", outputs=outputs))).decode()
+    assert "En tabell er for stor til å vises her." in page
+    page = render_html(ReportSource(record, notebook("begynnelsen", "y" * MAX_WORDS, "slutten"))).decode()
+    assert "begynnelsen" in page
+    assert "slutten" not in page
+    assert "Resten av notatboken er for lang" in page
+
+
+def test_a_title_is_not_said_twice(record: RunRecord) -> None:
+    page = render_html(ReportSource(record, notebook("# Kortere brev\n\nVi trakk lodd."), template())).decode()
+    assert page.split("<body>")[1].count("Kortere brev") == 1
+    assert "Vi trakk lodd." in page
 
 
 def test_attachments_and_embedded_pictures_are_shown_if_they_are_pictures() -> None:
@@ -260,7 +278,7 @@ def test_pdf_is_tagged_and_has_a_language(record: RunRecord) -> None:
     inside = data
     for stream in re.findall(rb"stream\r?\n(.*?)\r?\nendstream", data, re.DOTALL):
         with contextlib.suppress(zlib.error):
-            inside += zlib.decompress(stream)
+            inside += zlib.decompressobj().decompress(stream)
     for sign in (b"/Lang (nb)", b"/StructTreeRoot", b"/MarkInfo", b"pdfuaid:part", "Kortere brev".encode("utf-16-be")):
         assert sign in inside or sign.decode("utf-16-be" if b"\0" in sign else "ascii").encode() in inside, sign
 
