@@ -111,12 +111,12 @@ def _make_base(client: docker.DockerClient, progress: Progress, *, reason: str) 
         if made.returncode != 0:
             raise EngineError(f"debootstrap failed with status {made.returncode}:\n{_end(made.stdout + made.stderr)}")
         repository, tag = OWN_BASE.split(":")
-        with tempfile.TemporaryFile() as packed:
+        with tempfile.NamedTemporaryFile(prefix="proverom-base-", suffix=".tar") as packed:
             subprocess.run(
                 ["tar", "-C", folder, "--exclude=./var/cache/apt/archives/*.deb", "-c", "."], stdout=packed, check=True
             )
-            packed.seek(0)
-            client.api.import_image_from_stream(packed, repository=repository, tag=tag)
+            # By its name: given an open file, the client sends it in chunks that the engine cannot read.
+            client.api.import_image_from_file(packed.name, repository=repository, tag=tag)
 
 
 def _build(
