@@ -19,6 +19,15 @@ STATES: dict[str, str] = {
     RunState.CANCELLED: N_("Cancelled"),
 }
 
+# What happens while a run is under way; ``static/run.js`` chooses among them as ``stage`` does.
+STAGES: dict[str, str] = {
+    "waiting": N_("The lab is finding room for it."),
+    "again": N_("The run was interrupted. The lab is finding room for another try."),
+    "starting": N_("Starting the notebook …"),
+    "working": N_("The notebook is working through its steps."),
+    "stopping": N_("The run is being cancelled …"),
+}
+
 # The colour of a state's tag, among the design system's own.
 STATE_COLORS: dict[str, str] = {
     RunState.QUEUED: "neutral",
@@ -227,6 +236,15 @@ TYPES: dict[str, str] = {
 
 def state(t: Translator, word: str) -> str:
     return t(STATES.get(word, word))
+
+
+def stage(state: RunState, steps: int, *, again: bool, stop: bool) -> str:
+    """Return which of STAGES a run is in that has not ended. ``steps``: how many its notebook has, 0 until it says."""
+    if stop:
+        return "stopping"
+    if state is RunState.QUEUED:
+        return "again" if again else "waiting"
+    return "working" if steps else "starting"
 
 
 def reason(t: Translator, word: str | None) -> tuple[str, str] | None:

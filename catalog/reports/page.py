@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import threading
 from collections.abc import Iterator
 from functools import cache
@@ -27,6 +28,10 @@ TEMPLATES = Path(__file__).parent / "templates"
 MAX_ROWS = 200
 MAX_COLUMNS = 30
 _LOCK = threading.Lock()
+# A Markdown heading at the very start: "# Title", or a line that is underlined.
+_HEADING = re.compile(
+    r"\s*(?:#{1,6}[ \t]+(?P<atx>[^\n]*?)[ \t]*#*[ \t]*(?:\n|\Z)|(?P<underlined>[^\n]+)\n(?:=+|-+)[ \t]*(?:\n|\Z))"
+)
 
 
 @cache
@@ -119,12 +124,18 @@ def render_html(source: ReportSource, *, paper: bool = False) -> bytes:
 
 
 def _without_title(notebook: NotebookNode, title: str) -> None:
-    """Take the notebook's own first heading out where it only repeats the report's."""
-    first = notebook.cells[0] if notebook.cells else None
-    if first is not None and first.cell_type == "markdown":
-        heading, _, rest = first.source.lstrip().partition("\n")
-        if heading.removeprefix("# ").strip() == title and heading.startswith("# "):
-            first.source = rest
+    """Take out the notebook's first words where they are a heading that only repeats the report's."""
+    words = next((cell for cell in notebook.cells if cell.cell_type == "markdown"), None)
+    heading = _HEADING.match(words.source) if words is not None else None
+    if words is None or heading is None or _plain(heading["atx"] or heading["underlined"]) != _plain(title):
+        return
+    words.source = words.source[heading.end() :]
+    if not words.source.strip():
+        notebook.cells.remove(words)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.replace("*", "").split()).casefold()
 
 
 def _view(source: ReportSource, t: Translator) -> dict[str, object]:

@@ -88,6 +88,8 @@ def one(run: str, visit: Reader, problem: str = "") -> Response:
         may_act=may_act,
         problem=problem == "ended",
         words={word.value: wording.state(visit.t, word) for word in RunState},
+        notes={stage: visit.t(text) for stage, text in wording.STAGES.items()},
+        stage=wording.stage(record.state, record.cells_total, again=record.attempt > 0, stop=record.cancel_requested),
     )
 
 

@@ -27,7 +27,7 @@ PLACEHOLDER = re.compile(r"%\(\w+\)s|\{\w+\}")
 def messages() -> dict[Message, str]:
     """Return every message of the code and the templates, with a place where it stands."""
     found: dict[Message, str] = {}
-    for path in sorted([*ROOT.glob("catalog/**/*.py"), *ROOT.glob("hub/pages.py")]):
+    for path in sorted([*ROOT.glob("catalog/**/*.py"), *ROOT.glob("hub/**/*.py")]):
         with path.open("rb") as file:
             for line, message, *_ in extract("python", file, KEYWORDS):
                 found.setdefault(tuple(message) if isinstance(message, tuple) else message, f"{path.name}:{line}")

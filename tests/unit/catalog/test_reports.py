@@ -113,10 +113,38 @@ def test_what_is_too_long_is_said_and_costs_little(record: RunRecord) -> None:
     assert "Resten av notatboken er for lang" in page
 
 
-def test_a_title_is_not_said_twice(record: RunRecord) -> None:
-    page = render_html(ReportSource(record, notebook("# Kortere brev\n\nVi trakk lodd."), template())).decode()
-    assert page.split("<body>")[1].count("Kortere brev") == 1
-    assert "Vi trakk lodd." in page
+@pytest.mark.parametrize(
+    "heading", ["# Kortere brev\n\n", "\n## Kortere  brev ##\n", "Kortere **brev**\n===\n", "# kortere brev\n"]
+)
+def test_a_title_is_not_said_twice(record: RunRecord, heading: str) -> None:
+    source = ReportSource(record, notebook(heading + "Vi trakk lodd."), template())
+    body = render_html(source).decode().split("<body>")[1]
+    assert [h for h in re.findall("<h[1-6]>(.*?)</h", body, re.DOTALL) if "brev" in h] == ["Kortere brev"]
+    assert "Vi trakk lodd." in body
+
+
+@pytest.mark.parametrize("words", ["# Kortere brev virker\n\nVi trakk lodd.", "Kortere brev\n\nVi trakk lodd."])
+def test_another_first_line_is_kept(record: RunRecord, words: str) -> None:
+    body = render_html(ReportSource(record, notebook(words), template())).decode().split("<body>")[1]
+    assert body.count("Kortere brev") == 2
+
+
+def test_a_notebook_that_only_says_its_title_leaves_no_empty_part(record: RunRecord) -> None:
+    assert (
+        "Hvordan det ble gjort"
+        not in render_html(ReportSource(record, notebook("# Kortere brev"), template())).decode()
+    )
+
+
+def test_a_table_scrolls_in_a_box_that_the_keyboard_reaches(record: RunRecord) -> None:
+    outputs = [{"output_type": "display_data", "data": {"text/html": "<table><tr><td>1</td></tr></table>"}}]
+    wide = replace(record, tables=(Table("svar", ("a", "b"), ((1, 2),), "Svar per <gruppe>"),))
+    boxes = [d for d in Page(render_html(ReportSource(wide, notebook("x", outputs=outputs))).decode()).all("div")
+             if d.get("class") == "scroll"]  # fmt: skip
+    assert [(b["tabindex"], b["role"], b["aria-label"]) for b in boxes] == [
+        ("0", "region", "Svar per <gruppe>"),
+        ("0", "region", "Tabell"),
+    ]
 
 
 def test_attachments_and_embedded_pictures_are_shown_if_they_are_pictures() -> None:
@@ -174,7 +202,7 @@ def test_the_page(record: RunRecord) -> None:
     assert page.index("2,3 prosentpoeng flere svar") < page.index("Resultater") < page.index("Vi trakk lodd")
     assert "2,3 prosentpoeng" in page
     assert "fra 0,4 til 4,2" in page
-    assert '<th scope="row">difference' in page
+    assert 'scope="row">difference' in page
     assert "43,5" in page
     assert "41,0" in page
     assert "Alfa" in page

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import uvicorn
 from catalog.reports.page import policy
 from catalog.reports.service import Reports
 from catalog.testing import COOKIE
-from experiments.model import Progress
+from experiments.model import Progress, Table
 from tests.unit.catalog.web_lab import BASE, WebLab, web_lab
 from tests.unit.catalog.world import DONE
 
@@ -54,11 +55,14 @@ def test_a_run_is_followed_to_its_end(served: tuple[WebLab, str], page: Any) -> 
     assert page.inner_text("[data-live=state]") == "Venter"
     page.evaluate("window.same = true")
     token, assignment = lab.world.claim("runner-1")
+    page.locator("[data-live=note]", has_text="Starter notatboken").wait_for()
+    assert page.inner_text("[data-live=step]") == ""
     lab.world.catalog.queue.heartbeat(
         token, run.id, assignment.attempt, Progress(1, 3, "en <b>linje"), lab.world.clock()
     )
     page.locator("[data-live=step]", has_text="Steg 1 av 3").wait_for()
     assert page.inner_text("[data-live=state]") == "Kjører"
+    assert page.inner_text("[data-live=note]") == "Notatboken arbeider seg gjennom stegene."
     assert page.inner_text("[data-live=tail]") == "en <b>linje"
     assert page.evaluate("window.same"), "the page was reloaded"
     page.click("text=Avbryt kjøringen")
@@ -79,6 +83,25 @@ def test_a_report_is_as_tall_as_its_frame(served: tuple[WebLab, str], page: Any)
     page.locator("#report[style*=height]").wait_for()
     frame = page.evaluate("document.getElementById('report').offsetHeight")
     assert abs(frame - inside.evaluate("document.body.getBoundingClientRect().height")) < 10
+
+
+def test_a_report_on_a_phone(served: tuple[WebLab, str], page: Any) -> None:
+    lab, address = served
+    sign_in(page, address, "leif")
+    table = Table("svar", tuple(f"kolonne nummer {i}" for i in range(9)), (tuple(range(9)),), "Bred tabell")
+    narrow = Table("smal", ("a", "b"), ((1, 2),))
+    run = lab.world.finished(lab.world.submit(), replace(DONE, tables=(table, narrow)))
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto(f"{address}{BASE}/reports/{run.id}/document")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    hints = page.locator(".hint")
+    hints.first.wait_for()
+    assert [hints.nth(i).is_visible() for i in range(hints.count())] == [True, False]
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Bred tabell"
+    measure = page.locator(".metrics tbody th").bounding_box()
+    value = page.locator(".metrics tbody td").first.bounding_box()
+    assert value["y"] >= measure["y"] + measure["height"]
 
 
 @pytest.mark.parametrize("alone", [False, True])

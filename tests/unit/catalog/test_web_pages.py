@@ -186,6 +186,31 @@ def test_findings_come_first(lab: WebLab, full: dict[str, str]) -> None:
     assert "/hub/spawn" not in lab.get("/", "leif").text
 
 
+def test_an_admin_can_run_but_has_no_desk_where_the_hub_would_refuse_one(lab: WebLab) -> None:
+    page = lab.get("/", "root").text
+    assert "/hub/spawn" not in page
+    assert "Start an experiment" in page
+
+
+def test_what_a_run_under_way_is_doing(lab: WebLab) -> None:
+    def doing(run: str) -> str:
+        said = re.search(r'data-live="note"[^>]*>([^<]+)<', lab.get(f"/runs/{run}").text)
+        assert said
+        return said[1]
+
+    run = lab.world.submit().id
+    assert doing(run) == "The lab is finding room for it."
+    token, assignment = lab.world.claim("runner-1")
+    assert doing(run) == "Starting the notebook …"
+    lab.world.catalog.queue.heartbeat(token, run, assignment.attempt, Progress(0, 3, ""), lab.world.clock())
+    assert doing(run) == "The notebook is working through its steps."
+    lab.world.catalog.queue.give_back(run, assignment.attempt, lab.world.clock())
+    assert doing(run) == "The run was interrupted. The lab is finding room for another try."
+    lab.world.claim("runner-2")
+    lab.world.catalog.runs.cancel(lab.world.viewer("kari"), run)
+    assert doing(run) == "The run is being cancelled …"
+
+
 def test_filters_and_pages(lab: WebLab) -> None:
     for _ in range(27):
         lab.world.submit()

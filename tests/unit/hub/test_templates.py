@@ -84,7 +84,7 @@ PAGES: dict[str, dict[str, Any]] = {
     "token.html": {
         "api_tokens": [TOKEN],
         "oauth_clients": [CLIENT],
-        "token_expires_in_options_html": "<option>1</option>",
+        "token_expires_in_max_seconds": 90 * 86_400,
     },
     "oauth.html": {"oauth_client": CLIENT | {"redirect_uri": "/x"}, "allowed_scopes": ["a"], "scope_descriptions": []},
     "admin.html": {"admin_access": True, "api_page_limit": 50},
@@ -149,6 +149,28 @@ def test_signing_in() -> None:
 def test_a_lab_for_trying_out_says_so() -> None:
     assert "For utprøving" in render("login.html", lab_notice="local")
     assert "For utprøving" not in render("login.html")
+
+
+@pytest.mark.parametrize(
+    ("language", "longest", "time"),
+    [("nb", "90 dager", "5. jan. 2026 kl. 09.00"), ("nn", "90 dagar", "5. jan. 2026 kl. 09.00"),
+     ("en", "90 days", "5 Jan 2026 at 09:00")],
+)  # fmt: skip
+def test_access_tokens(language: str, longest: str, time: str) -> None:
+    naive = {**TOKEN, "created": NOW.replace(tzinfo=None)}  # as JupyterHub keeps it
+    text = render("token.html", language, api_tokens=[naive])
+    assert f'<option value="" selected>{longest}</option>' in text
+    assert [option["value"] for option in Page(text).all("option")] == ["3600", "86400", "604800", "2592000", ""]
+    assert text.count(f">{time}<") == 3
+    assert "UTC" not in text
+    assert "/user/kari/nav" in text
+    assert "Server at" not in text
+
+
+def test_a_token_without_a_limit() -> None:
+    text = render("token.html", "en", token_expires_in_max_seconds=None)
+    assert '<option value="31536000">1 year</option><option value="" selected>Never ends</option>' in text
+    assert "2 hours" in render("token.html", "en", token_expires_in_max_seconds=7200)
 
 
 def test_my_desks() -> None:
