@@ -139,12 +139,11 @@ def test_a_notebook_that_only_says_its_title_leaves_no_empty_part(record: RunRec
 def test_a_table_scrolls_in_a_box_that_the_keyboard_reaches(record: RunRecord) -> None:
     outputs = [{"output_type": "display_data", "data": {"text/html": "<table><tr><td>1</td></tr></table>"}}]
     wide = replace(record, tables=(Table("svar", ("a", "b"), ((1, 2),), "Svar per <gruppe>"),))
-    boxes = [d for d in Page(render_html(ReportSource(wide, notebook("x", outputs=outputs))).decode()).all("div")
-             if d.get("class") == "scroll"]  # fmt: skip
-    assert [(b["tabindex"], b["role"], b["aria-label"]) for b in boxes] == [
-        ("0", "region", "Svar per <gruppe>"),
-        ("0", "region", "Tabell"),
-    ]
+    page = render_html(ReportSource(wide, notebook("x", outputs=outputs))).decode()
+    boxes = [div for div in Page(page).all("div") if div.get("class") == "scroll"]
+    assert [(box["tabindex"], box["role"]) for box in boxes] == [("0", "region")] * 2
+    assert boxes[1]["aria-label"] == "Tabell"
+    assert f'<p class="caption" id="{boxes[0]["aria-labelledby"]}">Svar per &lt;gruppe&gt;</p>' in page
 
 
 def test_attachments_and_embedded_pictures_are_shown_if_they_are_pictures() -> None:

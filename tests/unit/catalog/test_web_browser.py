@@ -98,7 +98,7 @@ def test_a_report_on_a_phone(served: tuple[WebLab, str], page: Any) -> None:
     hints.first.wait_for()
     assert [hints.nth(i).is_visible() for i in range(hints.count())] == [True, False]
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Bred tabell"
+    assert page.locator("[role=region]:focus").get_attribute("aria-labelledby") == "table-1"
     measure = page.locator(".metrics tbody th").bounding_box()
     value = page.locator(".metrics tbody td").first.bounding_box()
     assert value["y"] >= measure["y"] + measure["height"]
