@@ -75,7 +75,7 @@ class RotatingLog:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return a process and all below it. Orphans in a sandbox become children of its first process, so none is missed."""
+    """Return a process and all below it. A sandbox's orphans become children of its first process: none is missed."""
     found, waiting = [], [pid]
     while waiting:
         current = waiting.pop()
@@ -115,7 +115,7 @@ def _cores(cpus: float) -> set[int]:
 
 
 def _first_process(status: int) -> int | None:
-    """Wait for bubblewrap to say which process is the sandbox's first, as the host numbers it; None if it ends without."""
+    """Wait for bubblewrap to say which process is the sandbox's first, in the host's numbers; None if it never does."""
     said = b""
     while not (found := re.search(rb'"child-pid": *([0-9]+)\s*[,}]', said)):
         more = os.read(status, 4096)
