@@ -311,7 +311,7 @@ def test_neither_the_host_nor_the_internet_nor_another_agency_hears_a_sandbox(gr
         targets += [(theirs, 9999), ("169.254.169.254", 80), ("1.1.1.1", 53), ("2606:4700:4700::1111", 53)]
         asked = {
             "targets": targets,
-            "names": ["deb.debian.org", "canary.example.org", "host.docker.internal", neighbour.name],
+            "names": ["www.debian.org", "canary.example.org", "host.docker.internal", neighbour.name],
         }
         found = json.loads(ground.said(SCAN, json.dumps(asked)))
         time.sleep(0.5)

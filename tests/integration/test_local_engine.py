@@ -209,7 +209,7 @@ def test_the_hub_is_all_that_answers(engine: LocalEngine) -> None:
             "            socket.create_connection((address, port), timeout=2)\n"
             "            facts['reached'].append([address, port])\n"
             "        except OSError: pass\n"
-            "for name in ('deb.debian.org', 'canary.example.org'):\n"
+            "for name in ('www.debian.org', 'canary.example.org'):\n"
             "    try: socket.getaddrinfo(name, 80); facts['resolved'].append(name)\n"
             "    except OSError: pass\n"
             "print(json.dumps(facts))"
