@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from catalog.web.app import FORM_BYTES
-from experiments.model import CellError, Progress, Reason, RunResult, RunState
+from experiments.model import NO_CELL, CellError, Progress, Reason, RunResult, RunState
 from tests.unit.catalog.web_lab import BASE, Page, WebLab, web_lab
 from tests.unit.catalog.world import NAV, NOTEBOOK, template
 
@@ -241,9 +241,18 @@ def test_a_running_run(lab: WebLab, full: dict[str, str]) -> None:
 def test_a_failed_run_is_explained(lab: WebLab, full: dict[str, str]) -> None:
     page = lab.get(f"/runs/{full['failed']}").text
     assert "A step in the template failed while it was running." in page
-    assert "Step 3 stopped with this error" in page
+    assert "Cell 3 of the executed notebook stopped with this error" in page
     assert "KeyError: &lt;b&gt;" in page
     assert "frame[&#39;svar&#39;]" in page
+
+
+def test_a_failure_of_no_cell_names_none(lab: WebLab) -> None:
+    run = lab.world.submit()
+    error = CellError(NO_CELL, "EngineError", "no image")
+    lab.world.finished(run, RunResult(RunState.FAILED, NOTEBOOK, Reason.START_FAILED, error))
+    page = lab.get(f"/runs/{run.id}").text
+    assert "The run stopped with this error:" in page
+    assert "Cell " not in page
 
 
 def test_the_document_is_served_from_an_opaque_origin(lab: WebLab, full: dict[str, str]) -> None:
