@@ -30,7 +30,6 @@ MACHINE_PATHS = (
     r"(?<![\w.])/home/(?!lab\b)[a-z]\w*",
     r"(?<![\w.])/Users/\w+",
     r"(?<![\w./])/root/\w",
-    r"(?<![\w.])/mnt/\w",
 )
 PACKAGE_SOURCES = r"^\s*(--(extra-)?index-url|--find-links|--trusted-host|-i|-f)\b"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def main() -> int:
     if version is None:
         console.print("No Docker Engine answers, and both rows need one: start it, or name it in DOCKER_HOST.")
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the lab is ended then too
     work = HERE / "work"
     work.mkdir(exist_ok=True)
     rows: list[Row] = []

@@ -31,7 +31,7 @@ def papermill_environment(work: Path) -> Path:
     if (home / "stamp").is_file() and (home / "stamp").read_text() == stamp:
         return home / "bin"
     subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(home)], check=True)
-    pip = [sys.executable, "-m", "pip", "--python", str(home / "bin" / "python"), "install", "--quiet"]
+    pip = [sys.executable, "-m", "pip", "--python", str(home / "bin" / "python"), "install", "-qq"]
     subprocess.run([*pip, "-r", str(requirements)], check=True, cwd=PROJECT)
     subprocess.run([*pip, "--no-deps", str(PROJECT)], check=True, cwd=PROJECT)  # experiments.record
     (home / "stamp").write_text(stamp)

@@ -153,6 +153,14 @@ def may(viewer: Viewer, action: Action, agency: str) -> bool:
     return allowed is None or agency in allowed
 
 
+def may_have_desk(grants: Iterable[Grant], agency: str) -> bool:
+    """Say whether somebody with these current memberships may have a desk at this agency (its organisation number).
+
+    A desk is for people who work there: an admin of the lab has none, nor has a leader who only reads.
+    """
+    return any(grant.agency == agency and Action.SUBMIT in ROLE_ACTIONS[grant.role] for grant in grants)
+
+
 def may_anywhere(viewer: Viewer, action: Action) -> bool:
     """Say whether the viewer may do what concerns the whole lab, such as publishing a template: never from a desk."""
     return viewer.confined_to is None and agencies_for(viewer, action) != frozenset()

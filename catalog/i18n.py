@@ -1,7 +1,7 @@
 """Texts, numbers and dates in bokmål, nynorsk and English.
 
-Message ids are the English sentences; ``catalog/locale/<language>.po`` holds the others. The files are read when a language is first
-asked for, so there is no compile step to forget.
+Message ids are the English sentences; ``catalog/locale/<language>.po`` holds the others. The files are read when a
+language is first asked for, so there is no compile step to forget.
 """
 
 from __future__ import annotations
@@ -35,12 +35,17 @@ def N_(message: str) -> str:
 
 
 def decimals(values: Iterable[float | None]) -> int:
-    """Return how many decimals numbers that belong together are shown with: three figures of the largest, none if all are whole."""
+    """Return how many decimals numbers that belong together are shown with: three figures of the largest, none if all
+    are whole.
+    """
     sizes = [abs(value) for value in values if value is not None and math.isfinite(value)]
     largest = max(sizes, default=0.0)
     if not largest or all(float(size).is_integer() for size in sizes):
         return 0
-    return min(10, max(0, 2 - math.floor(math.log10(largest))))
+    digits = min(10, max(0, 2 - math.floor(math.log10(largest))))
+    while digits and all(round(size, digits - 1) == round(size, digits) for size in sizes):
+        digits -= 1
+    return digits
 
 
 class Translator:
@@ -86,7 +91,11 @@ class Translator:
         if not math.isfinite(value):
             return "–"
         if not isinstance(value, int) and not float(value).is_integer():
-            return self._decimal(Decimal(repr(float(value))), "#,##0.####################")
+            if not 1e-6 <= abs(value) < 1e15:
+                return repr(float(value)).replace(".", "." if self.language == "en" else ",")
+            whole, _, rest = f"{Decimal(repr(abs(float(value)))):f}".partition(".")
+            shown = self._decimal(int(whole), "#,##0") + ("." if self.language == "en" else ",") + rest
+            return f"-{shown}" if value < 0 else shown
         return self._decimal(int(value), "#,##0")
 
     def _decimal(self, value: int | float | Decimal, pattern: str) -> str:

@@ -1,4 +1,6 @@
-"""Machine words to sentences: states, reasons, problems. The words are stored, the sentences are translated where they are shown."""
+"""Machine words to sentences: states, reasons, problems. The words are stored, the sentences are translated where they
+are shown.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,15 @@ STATES: dict[str, str] = {
     RunState.FAILED: N_("Failed"),
     RunState.TIMED_OUT: N_("Timed out"),
     RunState.CANCELLED: N_("Cancelled"),
+}
+
+# What happens while a run is under way; ``static/run.js`` chooses among them as ``stage`` does.
+STAGES: dict[str, str] = {
+    "waiting": N_("The lab is finding room for it."),
+    "again": N_("The run was interrupted. The lab is finding room for another try."),
+    "starting": N_("Starting the notebook …"),
+    "working": N_("The notebook is working through its steps."),
+    "stopping": N_("The run is being cancelled …"),
 }
 
 # The colour of a state's tag, among the design system's own.
@@ -147,7 +158,9 @@ PROBLEMS: dict[str, str] = {
     "bad_cursor": N_("This list has changed since you opened it. Start from the top."),
     "bad_limit": N_("A list can be asked for 1 to 200 lines at a time, not “%(value)s”."),
     "bad_idempotency_key": N_("The form could not be recognised. Open it again and send it once more."),
-    "idempotency_key_reused": N_("This form has been sent before with other values. Open it again and send it once more."),
+    "idempotency_key_reused": N_(
+        "This form has been sent before with other values. Open it again and send it once more."
+    ),
     "not_ended": N_("The run has not ended yet. Wait until it has, or cancel it first."),
     "unknown_field": N_("“%(field)s” cannot be changed."),
     "agency_closed": N_("The agency is closed. Choose another."),
@@ -182,12 +195,20 @@ PROBLEMS: dict[str, str] = {
     "duplicate_ids": N_("Several cells have the same id (%(value)s). Save the notebook again from JupyterLab."),
     "unknown_kernel": N_("The notebook wants the kernel “%(value)s”, which the lab does not have. It has: %(limit)s."),
     "no_language": N_("The notebook does not say which programming language it is in. Save it again from JupyterLab."),
-    "no_parameters_cell": N_("No cell has the tag “parameters”. Put the standard values in one code cell and give it that tag."),
+    "no_parameters_cell": N_(
+        "No cell has the tag “parameters”. Put the standard values in one code cell and give it that tag."
+    ),
     "two_parameters_cells": N_("Cells %(value)s all have the tag “parameters”. Keep it on one of them."),
-    "bad_parameters_cell": N_("The cell with the tag “parameters” cannot be read (%(value)s). Let it hold name = value lines only."),
+    "bad_parameters_cell": N_(
+        "The cell with the tag “parameters” cannot be read (%(value)s). Let it hold name = value lines only."
+    ),
     "not_declared": N_("The notebook sets “%(field)s”, which template.toml does not declare. Declare it, or move it."),
-    "not_in_notebook": N_("template.toml declares “%(field)s”, but the notebook does not set it. Add it to the cell with the tag “parameters”."),
-    "default_differs": N_("“%(field)s” is %(value)s in the notebook and %(limit)s in template.toml. Make them the same."),
+    "not_in_notebook": N_(
+        "template.toml declares “%(field)s”, but the notebook does not set it. Add it to the parameters cell."
+    ),
+    "default_differs": N_(
+        "“%(field)s” is %(value)s in the notebook and %(limit)s in template.toml. Make them the same."
+    ),
     "has_outputs": N_("Cells %(value)s hold outputs. Clear all outputs and save the notebook again."),
     "bad_attachment": N_("An attachment has a name that cannot be used (%(value)s). Give it a plain file name."),
     "bad_declaration": N_("template.toml: %(field)s cannot be “%(value)s”. Correct it."),
@@ -195,7 +216,9 @@ PROBLEMS: dict[str, str] = {
     "bad_default": N_("template.toml: the standard value of “%(field)s” (%(value)s) is not one that the field allows."),
     "bad_range": N_("template.toml: the type, limits or choices of “%(field)s” do not fit together."),
     "nothing_recorded": N_("The notebook records no results. Use record.metric, record.figure or record.finding."),
-    "metric_not_recorded": N_("template.toml declares the measure “%(field)s”, but the notebook does not seem to record it."),
+    "metric_not_recorded": N_(
+        "template.toml declares the measure “%(field)s”, but the notebook does not seem to record it."
+    ),
     "needs_network": N_("The code holds “%(value)s”, but a run has no network. Use data that a package carries."),
     "no_readme": N_("README.md is empty. Say what the template answers, with which data, and what it cannot say."),
 }
@@ -213,6 +236,15 @@ TYPES: dict[str, str] = {
 
 def state(t: Translator, word: str) -> str:
     return t(STATES.get(word, word))
+
+
+def stage(state: RunState, steps: int, *, again: bool, stop: bool) -> str:
+    """Return which of STAGES a run is in that has not ended. ``steps``: how many its notebook has, 0 until it says."""
+    if stop:
+        return "stopping"
+    if state is RunState.QUEUED:
+        return "again" if again else "waiting"
+    return "working" if steps else "starting"
 
 
 def reason(t: Translator, word: str | None) -> tuple[str, str] | None:

@@ -205,4 +205,5 @@ class RunResult:
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()
     findings: tuple[str, ...] = ()
+    cells: tuple[int, int] | None = None  # code cells executed, and in all; None where the server ended the run
     notices: tuple[str, ...] = field(default=())  # machine words: output_cut, records_dropped, ...

@@ -127,8 +127,20 @@ def read(report: RunnerReport, *, limits: ResultLimits | None = None) -> RunResu
         figures=tuple(records.figures.values()),
         tables=tuple(records.tables.values()),
         findings=tuple(records.findings),
+        cells=_counted(cells),
         notices=tuple(notices),
     )
+
+
+def _counted(cells: list[dict[str, Any]]) -> tuple[int, int]:
+    """Return how many code cells were executed to their end, and how many hold code."""
+    code = [cell for cell in cells if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
+    done = sum(
+        1
+        for cell in code
+        if cell.get("execution_count") and all(output.get("output_type") != "error" for output in cell["outputs"])
+    )
+    return done, len(code)
 
 
 # -- the notebook ----------------------------------------------------------------------------------------------------

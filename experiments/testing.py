@@ -343,6 +343,9 @@ class InMemoryRunQueue:
         kept.result = result
         kept.lease_until = None
         kept.run = replace(kept.run, state=result.state, reason=result.reason, error=result.error, ended_at=now)
+        if result.cells is not None:
+            tail = kept.run.progress.tail if kept.run.progress else ""
+            kept.run = replace(kept.run, progress=Progress(*result.cells, tail))
         return kept.run
 
     def _queued(self, agency: str) -> Iterator[_Kept]:

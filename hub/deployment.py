@@ -15,11 +15,15 @@ class NotDeployed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """``engine`` is docker or local. Images are names in the engine; ``local`` has environments, called by one name."""
+    """``engine`` is docker or local. Images are names in the engine; ``local`` has environments, called by one name.
+
+    ``lab`` is the name that everything in the engine goes by: what ``up`` started is stopped by that name.
+    """
 
     engine: str
     sandbox_image: str
     hub_image: str = ""
+    lab: str = ""
 
     @staticmethod
     def path(state: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -22,13 +23,23 @@ log = logging.getLogger("proverom.dispatcher")
 # As a sandbox reaches it, on each engine.
 RUNNER_URL = "http://hub:8000/services/catalog/runner/v1"
 RETRY_SECONDS = 2.0
+STOP_SECONDS = 5.0
 
 
 def run(settings: Settings) -> None:
-    """Dispatch until SIGTERM. Raise NotDeployed if the lab was never started."""
+    """Dispatch until SIGINT or SIGTERM. Raise NotDeployed if the lab was never started."""
     deployment = Deployment.load(settings.state)
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+
+    def end(*_: object) -> None:
+        stop.set()
+        # A call to the engine can hang, and a thread cannot be ended; what was asked for is in the queue either way.
+        guard = threading.Timer(STOP_SECONDS, os._exit, (1,))
+        guard.daemon = True
+        guard.start()
+
+    for number in (signal.SIGINT, signal.SIGTERM):  # JupyterHub sends the first, a dying parent the second
+        signal.signal(number, end)
     catalog = open_lab_catalog(settings)
     # Schedules and e-mail do not wait for the engine.
     loops = (Housekeeper(catalog).run, Mailer(catalog.outbox, settings.mail, pages_url(settings)).run)

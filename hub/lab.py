@@ -11,14 +11,14 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import httpx
 
 from hub.assets import AssetsUnavailable, fetch_assets
-from hub.deployment import Deployment
+from hub.deployment import Deployment, NotDeployed
 from hub.keys import KeysDamaged, load_keys, write_private
 from hub.lab_docker import INSIDE, DockerBackend
 from hub.lab_local import LocalBackend
@@ -103,6 +103,7 @@ def up(settings: Settings, progress: Progress = silent) -> Lab:
     try:
         with _step(progress, "check", "Checking this machine"):
             _check_room(settings.state)
+            _check_name(settings)
             backend = choose_backend(settings)
         settings = settings.with_engine(backend.engine)
         with _step(progress, "assets", "Fetching the pages' styles and font") as done:
@@ -110,7 +111,7 @@ def up(settings: Settings, progress: Progress = silent) -> Lab:
         with _step(
             progress, "images", "Building the sandboxes" if backend.engine == "local" else "Building the images"
         ):
-            deployment = backend.prepare(_detail(progress, "images"))
+            deployment = replace(backend.prepare(_detail(progress, "images")), lab=settings.lab.name)
         with _step(progress, "state", "Preparing the lab's state") as done:
             done(_write_state(settings, deployment))
         with _step(progress, "hub", "Starting the Hub") as done:
@@ -195,7 +196,21 @@ def choose_backend(settings: Settings) -> Backend:
 
 
 def _deployed_backend(settings: Settings) -> Backend:
-    return choose_backend(settings.with_engine(Deployment.load(settings.state).engine))
+    deployed = Deployment.load(settings.state)
+    return choose_backend(settings.with_engine(deployed.engine).with_lab(deployed.lab or settings.lab.name))
+
+
+def _check_name(settings: Settings) -> None:
+    """Raise LabError if the state folder is another lab's: two Hubs would write the same files."""
+    try:
+        deployed = Deployment.load(settings.state)
+    except NotDeployed:
+        return
+    if deployed.lab not in ("", settings.lab.name):
+        raise LabError(
+            f"{settings.state} holds the lab {deployed.lab!r}, but lab.name={settings.lab.name!r}. "
+            f"Set lab.name to {deployed.lab!r}, or lab.state to a folder of this lab's own."
+        )
 
 
 def _check_room(state: Path) -> None:

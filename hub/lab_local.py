@@ -42,6 +42,7 @@ class LocalBackend:
         self._engine = local_engine(self._settings)
         self._pid_file = settings.state / "hub" / "hub.pid"
         self._log = settings.state / "lab.log"
+        self._child: subprocess.Popen[bytes] | None = None  # the Hub, if this very process has started it
 
     def prepare(self, progress: Callable[[str, float | None], None]) -> Deployment:
         self._engine.check()
@@ -56,9 +57,11 @@ class LocalBackend:
             return False
         if running is not None:
             self._end(running)
+        if self._child is not None:
+            self._child.wait(timeout=STOP_SECONDS)  # it has ended; this collects it
         self._check_ports()
         with self._log.open("ab") as log:
-            process = subprocess.Popen(
+            self._child = process = subprocess.Popen(
                 [sys.executable, "-m", "hub.services", "front"],
                 cwd=PROJECT,
                 env=_environment(self._settings.state),
@@ -116,6 +119,8 @@ class LocalBackend:
 
     def _running(self) -> Mapping[str, Any] | None:
         """Return the pid file of the Hub that runs. A number alone may by now be another process's."""
+        if self._child is not None:
+            self._child.poll()  # collects it if it has ended, or it would stay as a zombie
         try:
             found: Mapping[str, Any] = json.loads(self._pid_file.read_text(encoding="utf-8"))
             same = found["boot"] == boot_id() and start_time(int(found["pid"])) == found["start"] is not None
@@ -130,8 +135,6 @@ class LocalBackend:
                 os.kill(pid, number)
             deadline = time.monotonic() + seconds
             while time.monotonic() < deadline:
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)  # it is ours if this same process has started it
                 if self._running() is None:
                     return
                 time.sleep(0.05)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Protocol
 
-from catalog.access import ROLE_ACTIONS, Action, Grant, Role, Viewer
+from catalog.access import Action, Grant, Role, Viewer, may_have_desk
 from catalog.store.records import AgencyRecord, MemberRecord
 from lab_templates.model import Text
 
@@ -87,10 +87,9 @@ def groups_of(grants: Iterable[Grant]) -> tuple[str, ...]:
 
 
 def _desks_of(grants: tuple[Grant, ...], agencies: Iterable[AgencyRecord]) -> tuple[Desk, ...]:
-    """A desk is for people who work in the agency: an admin of the lab has none there, nor has a leader who reads."""
     desks = []
     for agency in sorted(agencies, key=lambda a: a.slug):
         roles = tuple(sorted(grant.role for grant in grants if grant.agency == agency.orgnr))
-        if any(Action.SUBMIT in ROLE_ACTIONS[role] for role in roles):
+        if may_have_desk(grants, agency.orgnr):
             desks.append(Desk(agency.orgnr, agency.slug, agency.name, roles, agency.max_desks))
     return tuple(desks)

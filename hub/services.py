@@ -74,14 +74,14 @@ def catalog(settings: Settings, arguments: Sequence[str]) -> None:  # noqa: ARG0
 
 
 def dispatcher(settings: Settings, arguments: Sequence[str]) -> None:  # noqa: ARG001
-    """Run the dispatcher's control loop until SIGTERM."""
+    """Run the dispatcher's control loop until SIGINT or SIGTERM."""
     from hub.dispatching import run
 
     run(settings)
 
 
 def culler(settings: Settings, arguments: Sequence[str]) -> None:  # noqa: ARG001
-    """Stop idle desks and desks of ended memberships until SIGTERM."""
+    """Stop idle desks and desks of ended memberships until SIGINT or SIGTERM."""
     from hub.culler import HubApi, stop_desks_without_membership, stop_idle_desks
     from hub.keys import load_keys
     from hub.membership import Directory
@@ -135,10 +135,10 @@ def main(arguments: Sequence[str]) -> int:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     if arguments[0] != "front":
         end_with_parent()
-        # Ctrl-C in a terminal goes to the Hub, which then ends these.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         PROCESSES[arguments[0]](load_settings(), arguments[1:])
+    except KeyboardInterrupt:  # how JupyterHub asks its services to end
+        return 0
     except (SettingsError, EngineError, NotDeployed, InvalidInput) as error:
         print(f"{arguments[0]}: {error}", file=sys.stderr)
         return 2

@@ -352,6 +352,10 @@ class Settings(BaseSettings):
         """Return these settings with the engine decided."""
         return self.model_copy(update={"engine": self.engine.model_copy(update={"kind": kind})})
 
+    def with_lab(self, name: str) -> Settings:
+        """Return these settings for the lab of that name."""
+        return self.model_copy(update={"lab": self.lab.model_copy(update={"name": name})})
+
     def inside(self, state: Path) -> Settings:
         """Return these settings as the Hub's container sees them: its own paths, and only what it needs."""
         engine = self.engine.model_copy(update={"docker_host": "", "ca_bundle": ""})

@@ -18,41 +18,18 @@ from traitlets import Callable as CallableTrait
 from traitlets import Unicode, default
 from traitlets.config import Configurable
 
+from catalog.i18n import N_, translator
 from spawner_config import names
 from spawner_config.engines.docker import container_arguments
 from spawner_config.engines.local import DESK_PORT
 from spawner_config.sandbox import HOME, MIB, Limits, SandboxSpec, sandbox_spec
 
-# What people read, by language.
-_WORDS: Mapping[str, Mapping[str, str]] = {
-    "network": {
-        "nb": "Gjør klar nettverket til virksomheten",
-        "nn": "Gjer klar nettverket til verksemda",
-        "en": "Preparing the agency's network",
-    },
-    "sandbox": {
-        "nb": "Setter opp en avskjermet pult med filene dine",
-        "nn": "Set opp ein avskjerma pult med filene dine",
-        "en": "Setting up an isolated desk with your files",
-    },
-    "jupyterlab": {
-        "nb": "Pulten er oppe, venter på at JupyterLab svarer",
-        "nn": "Pulten er oppe, ventar på at JupyterLab svarar",
-        "en": "The desk is up, waiting for JupyterLab to answer",
-    },
-    "no_agency": {
-        "nb": "En pult hører til en virksomhet. Velg en virksomhet på forsiden.",
-        "nn": "Ein pult høyrer til ei verksemd. Vel ei verksemd på framsida.",
-        "en": "A desk belongs to an agency. Choose an agency on the front page.",
-    },
-    "unknown_agency": {
-        "nb": "Det finnes ingen virksomhet «{slug}» i laboratoriet. Velg en virksomhet på forsiden.",
-        "nn": "Det finst inga verksemd «{slug}» i laboratoriet. Vel ei verksemd på framsida.",
-        "en": "The lab has no agency “{slug}”. Choose an agency on the front page.",
-    },
+# How far a desk has come: percent, and what is said of it.
+_STAGES: Mapping[str, tuple[int, str]] = {
+    "network": (10, N_("Preparing the agency's network")),
+    "sandbox": (30, N_("Setting up an isolated desk with your files")),
+    "jupyterlab": (60, N_("The desk is up, waiting for JupyterLab to answer")),
 }
-_STAGES = ("network", "sandbox", "jupyterlab")
-_PERCENT = {"network": 10, "sandbox": 30, "jupyterlab": 60}
 
 # No way out means nothing to look for outside: no news, no update check, no extension shop.
 _JUPYTERLAB = (
@@ -129,15 +106,18 @@ class _Desk(Configurable):
 
     async def admit(self) -> None:
         """Find the agency and ask whether the desk may be started. Raise DeskRefused with the reason."""
+        t = translator(self.language)
         if not self.name:
-            raise DeskRefused(self._say("no_agency"))
+            raise DeskRefused(t("A desk belongs to an agency. Choose an agency on the front page."))
         try:
             names.check_slug(self.name)
             agency = await maybe_future(self.agency_of(self.name))
         except ValueError:
             agency = None
         if agency is None:
-            raise DeskRefused(self._say("unknown_agency", slug=self.name))
+            raise DeskRefused(
+                t("The lab has no agency “%(slug)s”. Choose an agency on the front page.", slug=self.name)
+            )
         refusal = await maybe_future(self.may_start(self.user.name, self.name))
         if refusal is not None:
             raise DeskRefused(str(refusal))
@@ -173,18 +153,15 @@ class _Desk(Configurable):
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         """Say each stage as it comes, until JupyterHub itself says that the desk is ready."""
+        t, stages = translator(self.language), list(_STAGES)
         said = -1
-        while said < len(_STAGES) - 1:
-            reached = _STAGES.index(self._stage)
-            for number in range(said + 1, reached + 1):
-                stage = _STAGES[number]
-                yield {"progress": _PERCENT[stage], "message": self._say(stage)}
+        while said < len(stages) - 1:
+            reached = stages.index(self._stage)
+            for stage in stages[said + 1 : reached + 1]:
+                percent, message = _STAGES[stage]
+                yield {"progress": percent, "message": t(message)}
             said = reached
             await asyncio.sleep(0.1)
-
-    def _say(self, what: str, **values: str) -> str:
-        words = _WORDS[what]
-        return words.get(self.language, words["nb"]).format(**values)
 
 
 class DeskSpawner(_Desk, DockerSpawner):  # type: ignore[misc]
@@ -196,8 +173,11 @@ class DeskSpawner(_Desk, DockerSpawner):  # type: ignore[misc]
 
     @default("object_name")
     def _object_name_default(self) -> str:
-        # JupyterHub makes a spawner without a name, too, to ask what the default server would be like: it never starts.
-        return self.desk_name if self.name else ""
+        # JupyterHub makes spawners for names that never start, too, and asks the engine about them: none is so called.
+        try:
+            return self.desk_name
+        except ValueError:
+            return f"proverom-{self.lab}-no-desk"
 
     async def start(self) -> tuple[str, int]:
         await self.prepare()
@@ -205,6 +185,10 @@ class DeskSpawner(_Desk, DockerSpawner):  # type: ignore[misc]
         ip, port = await super().start()
         self._stage = "jupyterlab"
         return ip, port
+
+    async def poll(self) -> Any:
+        # A server without a name is refused before it has a container, and then asked whether it has ended.
+        return await super().poll() if self.name else 0
 
     async def create_object(self) -> Any:
         """Create the container from the one policy, and from nothing that DockerSpawner would add to it."""
@@ -236,9 +220,11 @@ class LocalDeskSpawner(_Desk, Spawner):  # type: ignore[misc]
         return await asyncio.to_thread(self.engine.address, spec.name)
 
     async def poll(self) -> int | None:
-        if not self.name:
+        try:
+            name = self.desk_name
+        except ValueError:  # no agency can be called so: it was refused
             return 0
-        status = await asyncio.to_thread(self.engine.status, self.desk_name)
+        status = await asyncio.to_thread(self.engine.status, name)
         if status is None:
             return 0
         if status.running:
@@ -246,5 +232,9 @@ class LocalDeskSpawner(_Desk, Spawner):  # type: ignore[misc]
         return 1 if status.exit_code is None else status.exit_code
 
     async def stop(self, now: bool = False) -> None:
-        await asyncio.to_thread(self.engine.stop, self.desk_name, grace_seconds=0.0 if now else 5.0)
-        await asyncio.to_thread(self.engine.remove, self.desk_name)
+        try:
+            name = self.desk_name
+        except ValueError:
+            return
+        await asyncio.to_thread(self.engine.stop, name, grace_seconds=0.0 if now else 5.0)
+        await asyncio.to_thread(self.engine.remove, name)

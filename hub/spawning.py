@@ -8,6 +8,7 @@ from typing import Any
 from traitlets import Any as AnyTrait
 
 from catalog.access import Action
+from catalog.i18n import translator
 from catalog.store import Catalog
 from hub.deployment import Deployment
 from hub.engines import lab_engine
@@ -17,20 +18,6 @@ from hub.spawner import DeskSpawner, LocalDeskSpawner
 from spawner_config.engines.base import Engine
 from spawner_config.networks import HUB_PORTS
 from spawner_config.sandbox import Limits
-
-# For the person who is refused, in the lab's language.
-_REFUSED = {
-    "not_a_member": {
-        "nb": "Du har ingen pult hos «{slug}», for du er ikke medlem der. Be koordinatoren om å legge deg til.",
-        "nn": "Du har ingen pult hos «{slug}», for du er ikkje medlem der. Be koordinatoren om å leggje deg til.",
-        "en": "You have no desk at “{slug}”, because you are not a member there. Ask its coordinator to add you.",
-    },
-    "all_taken": {
-        "nb": "Alle de {most} pultene til «{slug}» er i bruk. Prøv igjen når noen har stoppet sin.",
-        "nn": "Alle dei {most} pultane til «{slug}» er i bruk. Prøv igjen når nokon har stoppa sin.",
-        "en": "All {most} desks of “{slug}” are in use. Try again when somebody has stopped theirs.",
-    },
-}
 
 # What a desk's token may do: say that it is used, let its owner in, and the catalog for its own agency alone.
 TOKEN_SCOPES = (
@@ -73,12 +60,20 @@ def configure_spawner(c: Any, settings: Settings, catalog: Catalog, directory: D
 
 
 def refusal(directory: Directory, engine: Engine, settings: Settings, person: str, slug: str) -> str | None:
-    """Return why this person may not start this desk, in words, or None. Blocks. Raise EngineUnreachable."""
+    """Say why this person may not start this desk, in the lab's language, or None. Blocks. Raise EngineUnreachable."""
+    t = translator(settings.lab.language)
     found = directory.standing(person).desk(slug)
     if found is None:
-        return _REFUSED["not_a_member"][settings.lab.language].format(slug=slug)
+        return t(
+            "You have no desk at “%(slug)s”, because you do not work there. Ask its coordinator to add you.", slug=slug
+        )
     if _running(engine, settings.lab.name, found) >= found.max_desks:
-        return _REFUSED["all_taken"][settings.lab.language].format(slug=slug, most=found.max_desks)
+        return t.plural(
+            "The one desk of “%(slug)s” is in use. Try again when it has been stopped.",
+            "All %(count)s desks of “%(slug)s” are in use. Try again when somebody has stopped theirs.",
+            found.max_desks,
+            slug=slug,
+        )
     return None
 
 

@@ -1,7 +1,7 @@
 """What everything the lab makes in an engine is called, and how it is labelled.
 
-Names are at most 63 characters (a DNS label), and two different things never get the same name: the lab has no hyphen, a
-person's part has none either, and a person whose name is not plain gets a digest of it.
+Names are at most 63 characters (a DNS label), and two different things never get the same name: the lab has no hyphen,
+a person's part has none either, and a person whose name is not plain gets a digest of it.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def check_slug(slug: str) -> str:
     """Return ``slug``; raise ValueError unless it can name an agency's network, volumes and desks."""
     if not _SLUG.fullmatch(slug) or slug == EDGE:
         raise ValueError(
-            f"slug={slug!r} cannot name an agency. Use 1 to 20 lowercase letters, digits and hyphens, beginning and ending "
-            f"with a letter or a digit, and not {EDGE!r}."
+            f"slug={slug!r} cannot name an agency. Use 1 to 20 lowercase letters, digits and hyphens, beginning and "
+            f"ending with a letter or a digit, and not {EDGE!r}."
         )
     return slug
 
@@ -81,7 +81,7 @@ def shared_volume(lab: str, slug: str) -> str:
 
 
 def runner_container(lab: str, runner: str) -> str:
-    """Return the name of a runner's sandbox; raise ValueError unless its id is 1 to 34 letters, digits, '_', '.', '-'."""
+    """Return the name of a runner's sandbox; raise ValueError unless its id is 1 to 34 letters, digits, or '_.-'."""
     if not _RUNNER.fullmatch(runner):
         raise ValueError(f"runner={runner!r} is no runner's id. Use 1 to 34 letters, digits, '_', '.', '-'.")
     return f"proverom-{check_lab(lab)}-runner-{runner}"
@@ -101,7 +101,8 @@ def labels(*, lab: str, kind: str, agency: str) -> dict[str, str]:
 
 
 def _with_person(prefix: str, person: str) -> str:
-    """Return prefix and person in at most 63 characters: the name itself if it is plain, else its readable part, '_', a digest.
+    """Return prefix and person in at most 63 characters: the name itself if it is plain, else its readable part, '_', a
+    digest.
 
     A plain name holds no '_', so the two forms never meet. Names that differ only in how Unicode composes them are one.
     """

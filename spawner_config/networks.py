@@ -3,9 +3,9 @@
 The rules as values; ``engines.docker`` carries them out. What proves the wall is a scan from inside
 (tests/integration/test_docker_engine.py), never an option: an engine that does not know one ignores it without a word.
 
-A bridge without an address still leaves one door ajar: a process that binds its socket to the interface and forbids routing
-makes the kernel ask for any address by ARP, the host answers for all of its own, and so a datagram gets into the host,
-though no answer gets out. ``guard_command`` shuts it on the host's side.
+A bridge without an address still leaves one door ajar: a process that binds its socket to the interface and forbids
+routing makes the kernel ask for any address by ARP, the host answers for all of its own, and so a datagram gets into
+the host, though no answer gets out. ``guard_command`` shuts it on the host's side.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ def network_arguments(*, lab: str, agency: str) -> dict[str, Any]:
 
 
 def problems(attributes: Mapping[str, Any], *, lab: str, agency: str) -> tuple[str, ...]:
-    """Return what keeps an existing network (as the engine describes it) from being that agency's wall; () if nothing."""
+    """Return what keeps a network, as the engine describes it, from being that agency's wall; () if nothing."""
     labels = attributes.get("Labels") or {}
     options = attributes.get("Options") or {}
     found = []
     if labels.get(names.LAB) != lab or labels.get(names.AGENCY) != agency:
         found.append(
-            f"it is labelled lab {labels.get(names.LAB)!r}, agency {labels.get(names.AGENCY)!r}, not {lab!r}, {agency!r}"
+            f"it is labelled lab {labels.get(names.LAB)!r}, agency {labels.get(names.AGENCY)!r}, "
+            f"not {lab!r}, {agency!r}"
         )
     if attributes.get("Driver") != "bridge":
         found.append(f"its driver is {attributes.get('Driver')!r}, not 'bridge'")
@@ -61,9 +62,11 @@ def bridge_interface(attributes: Mapping[str, Any]) -> str:
 
 
 def guard_command(interface: str) -> tuple[str, ...]:
-    """Return the command that, in the host's network namespace with NET_ADMIN, drops all that comes from this bridge to the host.
+    """Return the command that, in the host's network namespace with NET_ADMIN, drops all that comes from this bridge to
+    the host.
 
-    Running it again changes nothing. What sandboxes and the Hub say to each other stays on the bridge and is not touched.
+    Running it again changes nothing. What sandboxes and the Hub say to each other stays on the bridge and is not
+    touched.
     """
     script = (
         'for tables in iptables ip6tables; do $tables -w 10 -C INPUT -i "$1" -j DROP 2>/dev/null '

@@ -66,8 +66,8 @@ class SandboxSpec:
 HOME = "/home/lab"
 SHARED = f"{HOME}/felles"
 
-# What a sandbox is told about itself on any engine. A desk's Jupyter keeps its sockets and connection files off the volume:
-# the next desk would find those of the last.
+# What a sandbox is told about itself on any engine. A desk's Jupyter keeps its sockets and connection files off the
+# volume: the next desk would find those of the last.
 BASE_ENVIRONMENT: Mapping[str, str] = {
     "HOME": HOME,
     "USER": "lab",
@@ -91,7 +91,8 @@ def sandbox_spec(
     limits: Limits,
     person: str | None = None,
 ) -> SandboxSpec:
-    """Return what a sandbox of this kind may be. A desk names its ``person`` and gets that person's volume; a runner has none.
+    """Return what a sandbox of this kind may be. A desk names its ``person`` and gets that person's volume; a runner
+    has none.
 
     What ``environment`` says wins over the sandbox's own, but for HOME.
     Raise ValueError if a desk has no person, a runner has one, a limit is not positive, or a name is not one.

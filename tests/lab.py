@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -25,6 +26,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 PROVEROM = PROJECT / ".venv" / "bin" / "proverom"
 API = "/services/catalog/api/v1"
 ENDED = frozenset({"succeeded", "failed", "timed_out", "cancelled"})
+
+# The sandbox environments of the last lab on the local engine.
+KEPT = PROJECT / ".lab-tests" / "env"
 
 # The first start on a machine builds images: a base by debootstrap, then two package installations.
 START_SECONDS = 1200
@@ -65,10 +69,10 @@ def wait_until(ask: Callable[[], T | None], *, seconds: float, what: str, every:
 
 def free_port() -> int:
     """Return a port that is free now, as are those 81, 99 and 2101 above it, which the local engine takes."""
-    for port in range(18000, 60000 - 2101, 7):
+    for port in range(30000 + os.getpid() % 20000, 60000 - 2101, 7):
         if all(_free(port + above) for above in (0, 81, 99, 2101)):
             return port
-    raise LabError("No free port between 18000 and 57899.")
+    raise LabError("No free port below 57899.")
 
 
 def _free(port: int) -> bool:
@@ -176,12 +180,26 @@ def own_lab(name: str, engine: str, **settings: str) -> Iterator[Lab]:
         further = {key.replace("__", "."): value for key, value in settings.items()}
         lab = Lab(name=name, port=free_port(), state=Path(folder) / "state", engine=engine, settings=further)
         try:
+            if engine == "local":
+                hard_link(KEPT, lab.state / "env")
             lab.up()
+            if engine == "local":
+                hard_link(lab.state / "env", KEPT)
             yield lab
         finally:
             lab.down()
             if engine == "docker":
                 remove_volumes(name)
+
+
+def hard_link(source: Path, target: Path) -> None:
+    """Put the local engine's two environments where the next lab finds them, instead of installing them each time.
+
+    They are only ever read, and the lab replaces what is out of date with new files.
+    """
+    if source.is_dir():
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target, symlinks=True, copy_function=os.link)
 
 
 def remove_volumes(lab: str) -> None:

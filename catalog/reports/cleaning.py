@@ -1,6 +1,7 @@
 """Hostile text and markup in, inert markup out.
 
-Nothing that comes out of a notebook keeps a script, a style, a link, a form, or an image from anywhere but the page itself.
+Nothing that comes out of a notebook keeps a script, a style, a link, a form, or an image from anywhere but the page
+itself.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import nh3
 from markupsafe import Markup
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-MAX_MARKUP = 300_000  # characters in one piece; a leader reads none longer, and the parsers stay quick
+MAX_MARKUP = 300_000  # characters of HTML in one piece; a leader reads none longer
+# Characters of Markdown in one piece. Its parser takes time by the square of some texts: 0.3 s for the worst of 20 000.
+MAX_MARKDOWN = 20_000
 MAX_PIXELS = 40_000_000
 
 _TAGS = {
@@ -58,8 +61,8 @@ _WEB = re.compile(r"https?://", re.IGNORECASE)
 def image(mime: str, data: bytes) -> Markup | None:
     """Return a ``data:`` address for an image, None if it is none that a browser should be given.
 
-    A raster image must be what it says and hold at most ``MAX_PIXELS``. An SVG goes into an ``<img>``, where it can neither run a
-    script nor load anything.
+    A raster image must be what it says and hold at most ``MAX_PIXELS``. An SVG goes into an ``<img>``, where it can
+    neither run a script nor load anything.
     """
     if mime == "image/svg+xml":
         if b"<svg" not in data[:4096].lower():
@@ -133,22 +136,26 @@ def _cleaned(markup: str) -> Markup:
     return Markup(_cleaner().clean(markup))  # noqa: S704 (that is what cleaning is for)
 
 
-class _Renderer(IPythonRenderer):  # type: ignore[misc]
-    """Markdown under a page that has its own h1 and h2; addresses are written out, because nothing in a report is a link."""
+class _Renderer(IPythonRenderer):
+    """Markdown under a page that has its own h1 and h2; addresses are written out, because nothing in a report is a
+    link.
+    """
 
     def heading(self, text: str, level: int, **_attrs: object) -> str:
         level = min(6, level + 2)
         return f"<h{level}>{text}</h{level}>\n"
 
-    def block_code(self, code: str, info: str | None = None) -> str:
+    def block_code(self, code: str, info: str | None = None) -> str:  # noqa: ARG002
         return f"<pre><code>{html.escape(code)}</code></pre>\n"
 
-    def link(self, text: str, url: str, title: str | None = None) -> str:
+    def link(self, text: str, url: str, title: str | None = None) -> str:  # noqa: ARG002
         shown = html.escape(url)
         return text if not _WEB.match(url) or text == shown else f"{text} ({shown})"
 
-    def image(self, text: str, url: str, title: str | None = None) -> str:
-        source = _checked_image(self._attachment(url.removeprefix("attachment:")) if url.startswith("attachment:") else url)
+    def image(self, text: str, url: str, title: str | None = None) -> str:  # noqa: ARG002
+        source = _checked_image(
+            self._attachment(url.removeprefix("attachment:")) if url.startswith("attachment:") else url
+        )
         return f'<img src="{source}" alt="{html.escape(text)}">' if source else f"<em>{html.escape(text)}</em>"
 
     def _attachment(self, name: str) -> str:
@@ -159,10 +166,13 @@ class _Renderer(IPythonRenderer):  # type: ignore[misc]
 
 
 def clean_markdown(source: str, attachments: Mapping[str, Mapping[str, str]] | None = None) -> Markup:
-    """Return Markdown as inert HTML, its headings two levels down; "" where it is longer than ``MAX_MARKUP``."""
-    if len(source) > MAX_MARKUP:
-        return Markup("")
+    """Return Markdown as inert HTML, its headings two levels down; as plain paragraphs beyond ``MAX_MARKDOWN``."""
+    if len(source) > MAX_MARKDOWN:
+        return Markup("").join(Markup("<p>{}</p>\n").format(piece) for piece in source.split("\n\n"))
     renderer = _Renderer(
-        escape=False, exclude_anchor_links=True, embed_images=False, attachments=dict(attachments or {})
+        escape=False,
+        exclude_anchor_links=True,
+        embed_images=False,
+        attachments={name: dict(bundle) for name, bundle in (attachments or {}).items()},
     )
     return _cleaned(MarkdownWithMath(renderer=renderer).render(source))

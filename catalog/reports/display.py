@@ -57,7 +57,10 @@ def metric_rows(record: RunRecord, template: TemplateVersion | None, t: Translat
     labels = {metric.name: t.text(metric.label) for metric in template.metrics} if template else {}
     better = {"higher": t(N_("Higher is better")), "lower": t(N_("Lower is better"))}
     return [
-        MetricRow(labels.get(m.name) or m.name, metric_value(m, t), metric_interval(m, t), better.get(m.better or "", "")) for m in record.metrics
+        MetricRow(
+            labels.get(m.name) or m.name, metric_value(m, t), metric_interval(m, t), better.get(m.better or "", "")
+        )
+        for m in record.metrics
     ]
 
 
@@ -69,7 +72,11 @@ def parameter_rows(record: RunRecord, template: TemplateVersion | None, t: Trans
         if spec is None:
             rows.append(Row(name, t.scalar(value)))
             continue
-        shown = t.text(spec.choice_labels[value]) if isinstance(value, str) and value in spec.choice_labels else t.scalar(value)
+        shown = (
+            t.text(spec.choice_labels[value])
+            if isinstance(value, str) and value in spec.choice_labels
+            else t.scalar(value)
+        )
         number = float(value) if isinstance(value, int | float) else None
         rows.append(Row(t.text(spec.label) or name, f"{shown} {t.unit(spec.unit, number)}".strip(), t.text(spec.help)))
     return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import threading
 from collections.abc import Iterator
 from functools import cache
@@ -27,6 +28,10 @@ TEMPLATES = Path(__file__).parent / "templates"
 MAX_ROWS = 200
 MAX_COLUMNS = 30
 _LOCK = threading.Lock()
+# A Markdown heading at the very start: "# Title", or a line that is underlined.
+_HEADING = re.compile(
+    r"\s*(?:#{1,6}[ \t]+(?P<atx>[^\n]*?)[ \t]*#*[ \t]*(?:\n|\Z)|(?P<underlined>[^\n]+)\n(?:=+|-+)[ \t]*(?:\n|\Z))"
+)
 
 
 @cache
@@ -41,7 +46,9 @@ def _hash(text: str) -> str:
 
 @cache
 def _inner_policy() -> str:
-    """Return what the page also says itself, for when it is read as a file. Hashes instead of nonces: it can be kept as it is."""
+    """Return what the page also says itself, for when it is read as a file. Hashes instead of nonces: it can be kept as
+    it is.
+    """
     return (
         f"default-src 'none'; script-src {_hash(_own('height.js'))}; style-src {_hash(_own('report.css'))}; "
         "img-src data:; font-src data:; connect-src 'none'; form-action 'none'; base-uri 'none'"
@@ -49,34 +56,40 @@ def _inner_policy() -> str:
 
 
 def policy() -> str:
-    """Return the Content-Security-Policy of a report: an opaque origin that runs one known script and connects to nothing."""
+    """Return the Content-Security-Policy of a report: an opaque origin that runs one known script and connects to
+    nothing.
+    """
     return f"sandbox allow-scripts; {_inner_policy()}; frame-ancestors 'self'"
 
 
-class ReportExporter(HTMLExporter):  # type: ignore[misc]
+class ReportExporter(HTMLExporter):
     """nbconvert with the project's own template: no code, no script, nothing from elsewhere, and everything cleaned.
 
-    HTMLExporter's pass over the finished page by BeautifulSoup is left out: this template writes each alternative text itself.
+    HTMLExporter's pass over the finished page by BeautifulSoup is left out: this template writes each alternative text
+    itself.
     """
 
     def __init__(self, **kw: Any) -> None:
         kw.setdefault("template_name", "proverom")
-        super().__init__(extra_template_basedirs=[str(TEMPLATES)], preprocessors=[], default_preprocessors=[], **kw)
+        super().__init__(extra_template_basedirs=[str(TEMPLATES)], preprocessors=[], default_preprocessors=[], **kw)  # type: ignore[no-untyped-call]
 
     def _create_environment(self) -> Any:
-        environment = super()._create_environment()
+        environment = super()._create_environment()  # type: ignore[no-untyped-call]
         environment.autoescape = True
         return environment
 
     def default_filters(self) -> Iterator[tuple[str, Any]]:
-        yield from super().default_filters()
+        yield from super().default_filters()  # type: ignore[no-untyped-call]
         yield "clean_html", clean_html
         yield "picture", lambda text, mime: image(mime, image_bytes(mime, text))
         yield "words", lambda cell: clean_markdown(cell.source, cell.get("attachments"))
         yield "markdown", clean_markdown
 
-    def from_notebook_node(self, nb: NotebookNode, resources: Any = None, **kw: Any) -> tuple[str, Any]:
-        page, resources = TemplateExporter.from_notebook_node(self, nb, self._init_resources(resources), **kw)
+    def from_notebook_node(  # type: ignore[override]
+        self, nb: NotebookNode, resources: Any = None, **kw: Any
+    ) -> tuple[str, Any]:
+        resources = self._init_resources(resources)  # type: ignore[no-untyped-call]
+        page, resources = TemplateExporter.from_notebook_node(self, nb, resources, **kw)
         return str(page), resources
 
 
@@ -104,9 +117,25 @@ def render_html(source: ReportSource, *, paper: bool = False) -> bytes:
     style, script = Markup(_own("report.css")), Markup("" if paper else _own("height.js"))  # noqa: S704 (our own files)
     resources = {"report": view, "_": t, "style": style, "script": script, "policy": _inner_policy()}
     notebook = readable(source.notebook)
+    _without_title(notebook, str(view["title"]))
     with _LOCK:  # an exporter keeps state from one page to the next
         page, _ = _exporter().from_notebook_node(notebook, resources)
     return page.encode("utf-8", "replace")
+
+
+def _without_title(notebook: NotebookNode, title: str) -> None:
+    """Take out the notebook's first words where they are a heading that only repeats the report's."""
+    words = next((cell for cell in notebook.cells if cell.cell_type == "markdown"), None)
+    heading = _HEADING.match(words.source) if words is not None else None
+    if words is None or heading is None or _plain(heading["atx"] or heading["underlined"]) != _plain(title):
+        return
+    words.source = words.source[heading.end() :]
+    if not words.source.strip():
+        notebook.cells.remove(words)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.replace("*", "").split()).casefold()
 
 
 def _view(source: ReportSource, t: Translator) -> dict[str, object]:
@@ -139,13 +168,19 @@ def _table(table: Table, t: Translator) -> dict[str, object]:
     digits = [_decimals([row[i] for row in kept if i < len(row)]) for i in range(len(columns))]
     rows = [[_cell(value, digits[i], t) for i, value in enumerate(row[: len(columns)])] for row in kept]
     hidden = len(table.rows) - len(rows)
-    cut = t.plural("%(count)s more row is in the run's files.", "%(count)s more rows are in the run's files.", hidden) if hidden > 0 else ""
+    cut = (
+        t.plural("%(count)s more row is in the run's files.", "%(count)s more rows are in the run's files.", hidden)
+        if hidden > 0
+        else ""
+    )
     numeric = [number is not None for number in digits]
     return {"caption": table.caption or table.name, "columns": columns, "rows": rows, "numeric": numeric, "cut": cut}
 
 
 def _decimals(values: list[Scalar]) -> int | None:
-    """Return how many decimals a column of numbers is shown with (three figures of its largest), None if it is no such column."""
+    """Return how many decimals a column of numbers is shown with (three figures of its largest), None if it is no such
+    column.
+    """
     shown = [value for value in values if value is not None]
     if not shown or any(isinstance(value, bool) or not isinstance(value, int | float) for value in shown):
         return None

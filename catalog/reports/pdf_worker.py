@@ -1,4 +1,5 @@
-"""HTML on standard input, an accessible PDF (PDF/UA-1) on standard output. Imports nothing of the project: it runs in isolation.
+"""HTML on standard input, an accessible PDF (PDF/UA-1) on standard output. Imports nothing of the project: it runs in
+isolation.
 
 Usage: pdf_worker.py MEMORY_BYTES SECONDS. Exit status 3: WeasyPrint's libraries are missing.
 """

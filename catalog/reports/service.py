@@ -13,14 +13,14 @@ from catalog.store import Catalog
 class Reports:
     """Blocks while it works: call it in a thread.
 
-    Each method raises NotFound where the viewer may not see the run, NotEnded while it is under way, and ReportUnavailable (with a
-    sentence for people) where no report can be made.
+    Each method raises NotFound where the viewer may not see the run, NotEnded while it is under way, and
+    ReportUnavailable (with a sentence for people) where no report can be made.
     """
 
     catalog: Catalog
 
     def html(self, viewer: Viewer, run: str) -> bytes:
-        """Return the report as one UTF-8 page. It must be served with ``page.policy`` as its Content-Security-Policy."""
+        """Return the report as one UTF-8 page. Serve it with ``page.policy`` as its Content-Security-Policy."""
         return self._rendered(viewer, run, "html")
 
     def pdf(self, viewer: Viewer, run: str) -> bytes:

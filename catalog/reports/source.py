@@ -22,7 +22,9 @@ class NotEnded(ReportUnavailable):
 
 @dataclass(frozen=True, slots=True)
 class ReportSource:
-    """``notebook`` is the executed notebook (hostile), None if none was kept; ``figures`` the images that the store checked, by name."""
+    """``notebook`` is the executed notebook (hostile), None if none was kept; ``figures`` the images that the store
+    checked, by name.
+    """
 
     record: RunRecord
     notebook: bytes | None = None
@@ -36,7 +38,9 @@ class ReportSource:
         return language if language in LANGUAGES else "nb"
 
     def key(self, kind: str, edition: str) -> str:
-        """Return the name that a rendering goes by in the cache: another content or another ``edition`` is another name."""
+        """Return the name that a rendering goes by in the cache: another content or another ``edition`` is another
+        name.
+        """
         parts = (kind, edition, repr(self.record), self.template.digest if self.template else "")
         return f"report-{kind}-{hashlib.sha256(chr(0).join(parts).encode('utf-8', 'backslashreplace')).hexdigest()}"
 

@@ -220,7 +220,10 @@ def ending(result: RunResult, now: datetime, notebook_sha256: str | None) -> dic
     error = (
         {k: storable(v) if isinstance(v, str) else v for k, v in asdict(result.error).items()} if result.error else None
     )
+    done, total = result.cells or (0, 0)
+    counted = {"cells_done": min(done, _MOST_CELLS), "cells_total": min(total, _MOST_CELLS)} if result.cells else {}
     return {
+        **counted,
         "state": result.state.value,
         "reason": result.reason.value if result.reason else None,
         "error": error,

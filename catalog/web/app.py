@@ -16,7 +16,7 @@ from catalog.i18n import N_
 from catalog.identity import Identity, IdentityUnavailable
 from catalog.reports.service import Reports
 from catalog.reports.source import NotEnded, ReportUnavailable
-from catalog.store import Catalog
+from catalog.store import Catalog, Unavailable
 from catalog.web.headers import Shell, TooLarge, is_navigation
 from catalog.web.pages import about, experiments, home, members, publishing, reports, runs, templates
 from catalog.web.settings import WebSettings
@@ -28,12 +28,21 @@ FORM_BYTES = 1024 * 1024
 
 # Status: (heading, what to do). Message ids.
 _ERRORS = {
-    403: (N_("You don't have access to this"), N_("Ask a coordinator in your agency if you think that you should have.")),
-    404: (N_("We can't find this page"), N_("It may have been moved or removed, or it belongs to an agency that you are not a member of.")),
+    403: (
+        N_("You don't have access to this"),
+        N_("Ask a coordinator in your agency if you think that you should have."),
+    ),
+    404: (
+        N_("We can't find this page"),
+        N_("It may have been moved or removed, or it belongs to an agency that you are not a member of."),
+    ),
     405: (N_("We can't find this page"), N_("Go to the front page and start from there.")),
     413: (N_("What you sent is too large"), N_("Make the files smaller and send them again.")),
     422: (N_("This could not be used"), N_("Go back, correct it and try again.")),
-    500: (N_("Something went wrong on our side"), N_("Try again in a little while. If it goes wrong again, tell the lab's coordinator.")),
+    500: (
+        N_("Something went wrong on our side"),
+        N_("Try again in a little while. If it goes wrong again, tell the lab's coordinator."),
+    ),
     503: (N_("The lab is not answering right now"), N_("Try again in a little while.")),
 }
 
@@ -52,7 +61,9 @@ def create_web(catalog: Catalog, identity: Identity, settings: WebSettings) -> F
     """Return the app of the pages, to be mounted at ``settings.base_path`` after all more special mounts."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.site = Site(catalog, identity, settings, Reports(catalog))
-    app.add_middleware(Shell, cap=lambda path: settings.max_upload_bytes if path.endswith("/templates/new") else FORM_BYTES)
+    app.add_middleware(
+        Shell, cap=lambda path: settings.max_upload_bytes if path.endswith("/templates/new") else FORM_BYTES
+    )
     if settings.vendor_dir is not None:
         app.mount("/static/vendor", _Static(directory=settings.vendor_dir, check_dir=False), name="vendor")
     app.mount("/static", _Static(directory=STATIC), name="static")
@@ -71,6 +82,7 @@ def _handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, lambda request, _: _error(request, 404))
     app.add_exception_handler(IdentityUnavailable, lambda request, _: _error(request, 503))
     app.add_exception_handler(NotEnded, lambda request, _: _error(request, 404))
+    app.add_exception_handler(Unavailable, lambda request, _: _error(request, 503))
     app.add_exception_handler(ReportUnavailable, _no_report)
     app.add_exception_handler(TooLarge, lambda request, _: _error(request, 413))
     app.add_exception_handler(HTTPException, _http)
@@ -80,9 +92,12 @@ def _handle_errors(app: FastAPI) -> None:
 def _error(request: Request, status: int, detail: str = "") -> Response:
     if not is_navigation(request.headers):
         return PlainTextResponse(f"{status}", status_code=status)
-    visit = visit_without_session(request)
+    # Whoever was found to be signed in keeps the menu; nobody is asked for again, because that may be what failed.
+    visit = visit_without_session(request, getattr(request.state, "session", None))
     heading, advice = _ERRORS.get(status, _ERRORS[500])
-    return visit.page("error.html", status, heading=visit.t(heading), detail=detail, advice=visit.t(advice), status=status)
+    return visit.page(
+        "error.html", status, heading=visit.t(heading), detail=detail, advice=visit.t(advice), status=status
+    )
 
 
 def _sign_in(request: Request, _: Exception) -> Response:
@@ -93,8 +108,8 @@ def _sign_in(request: Request, _: Exception) -> Response:
 
 
 def _bad_form(request: Request, _: Exception) -> Response:
-    visit = visit_without_session(request)
-    return _error(request, 403, visit.t(N_("The form was too old, or it came from another page. Nothing has been changed. Go back and send it again.")))
+    what = N_("The form was too old, or it came from another page. Nothing is changed. Go back and send it again.")
+    return _error(request, 403, visit_without_session(request).t(what))
 
 
 def _invalid(request: Request, error: Exception) -> Response:

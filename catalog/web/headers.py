@@ -1,8 +1,8 @@
 """What every answer to a browser carries, and what is refused before a page is made.
 
-Desks live on the lab's own host unless it has a subdomain for each, so a page in a desk is of the same origin as ours. Three things
-keep it from reading or steering our pages with its owner's cookies: only navigations get a page, no page may be framed, and each change
-needs the session's form token.
+Desks live on the lab's own host unless it has a subdomain for each, so a page in a desk is of the same origin as ours.
+Three things keep it from reading or steering our pages with its owner's cookies: only navigations get a page, no page
+may be framed, and each change needs the session's form token.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-COMMON = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin", "Cross-Origin-Opener-Policy": "same-origin"}
+COMMON = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
 
 
 def page_policy(nonce: str) -> str:
@@ -25,7 +29,9 @@ def page_policy(nonce: str) -> str:
 
 
 def is_navigation(headers: Headers) -> bool:
-    """Say whether a browser asked for this to show it (and not a script to read it). Browsers that don't tell are believed."""
+    """Say whether a browser asked for this to show it (and not a script to read it). Browsers that don't tell are
+    believed.
+    """
     return headers.get("sec-fetch-mode", "navigate") == "navigate"
 
 
@@ -55,7 +61,9 @@ class Shell:
 
         length = Headers(scope=scope).get("content-length", "0")
         if not length.isdigit() or int(length) > cap:
-            answer = PlainTextResponse(f"This is too large: at most {cap // 1024 // 1024} MB are taken.", status_code=413)
+            answer = PlainTextResponse(
+                f"This is too large: at most {cap // 1024 // 1024} MB are taken.", status_code=413
+            )
             await answer(scope, receive, sending)
             return
         await self._app(scope, _capped(receive, cap), sending)

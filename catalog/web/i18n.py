@@ -17,7 +17,9 @@ _ACCEPTED = {"nb": "nb", "no": "nb", "nn": "nn", "en": "en"}
 def choose(
     query: Mapping[str, str], cookies: Mapping[str, str], accept_language: str | None, default: str = "nb"
 ) -> str:
-    """Return ``nb``, ``nn`` or ``en``: what the address asks for, what was chosen before, what the browser wants, the lab's own."""
+    """Return ``nb``, ``nn`` or ``en``: what the address asks for, what was chosen before, what the browser wants, the
+    lab's own.
+    """
     for wish in (query.get("lang"), cookies.get(COOKIE)):
         if wish in LANGUAGES:
             return str(wish)

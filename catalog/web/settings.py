@@ -10,8 +10,9 @@ from pathlib import Path
 class WebSettings:
     """Sizes in bytes, times in seconds.
 
-    ``vendor_dir`` is the ``node_modules`` folder that ``assets/package-lock.json`` was installed into; without it the pages keep
-    their own plain look. ``engine`` is the machine word of the engine in use: ``local`` puts a banner on every page.
+    ``vendor_dir`` is the ``node_modules`` folder that ``assets/package-lock.json`` was installed into; without it the
+    pages keep their own plain look. ``engine`` is the machine word of the engine in use: ``local`` puts a banner on
+    every page.
     """
 
     base_path: str = "/services/catalog"

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 from fastapi import Depends, Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import UploadFile
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from catalog import wording
@@ -143,14 +143,17 @@ class Visit:
 def visit_without_session(request: Request, session: Session | None = None) -> Visit:
     """Return a visit by nobody in particular: for errors, and for pages that need no sign-in."""
     site: Site = request.app.state.site
-    language = choose(request.query_params, request.cookies, request.headers.get("accept-language"), site.settings.language)
+    language = choose(
+        request.query_params, request.cookies, request.headers.get("accept-language"), site.settings.language
+    )
     return Visit(request, site, session, translator(language))
 
 
 async def anybody(request: Request) -> Visit:
     """Return the visit, signed in or not."""
     site: Site = request.app.state.site
-    return visit_without_session(request, await site.identity.session(request))
+    request.state.session = await site.identity.session(request)
+    return visit_without_session(request, request.state.session)
 
 
 async def signed_in(request: Request) -> Visit:
@@ -169,7 +172,7 @@ class BadForm(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A form as it was sent: text fields (the last of each name counts), and the content of each file that was chosen."""
+    """A form as it was sent: its text fields (the last of each name counts) and the files that were chosen."""
 
     values: Mapping[str, str]
     files: Mapping[str, bytes]
@@ -180,16 +183,19 @@ class Form:
 
 async def checked_form(request: Request, visit: Annotated[Visit, Depends(signed_in)]) -> Form:
     """Return the form of this session. Raise BadForm without its token."""
-    sent: FormData = await request.form(max_fields=500, max_files=5, max_part_size=1024 * 1024)
-    values = {name: value for name, value in sent.multi_items() if isinstance(value, str)}
+    async with request.form(max_fields=500, max_files=5, max_part_size=1024 * 1024) as sent:
+        values = {name: value for name, value in sent.multi_items() if isinstance(value, str)}
+        chosen = [(name, value) for name, value in sent.multi_items() if isinstance(value, UploadFile)]
+        files = {name: await value.read() for name, value in chosen if value.filename}
     if visit.session is None or not visit.site.identity.check_csrf(visit.session, values.get("csrf")):
         raise BadForm
-    files = {name: await value.read() for name, value in sent.multi_items() if isinstance(value, UploadFile) and value.filename}
     return Form(values, files)
 
 
 Reader = Annotated[Visit, Depends(signed_in)]
 Sent = Annotated[Form, Depends(checked_form)]
+# For a form that holds nothing but its token.
+CHECKED = (Depends(checked_form),)
 
 
 @cache

@@ -25,6 +25,7 @@ FIRST_BEAT = 1.0  # seconds
 WORKER_GRACE = 30.0
 CLAIM_WAIT = 20  # seconds that one question for work may stay open
 SLOWEST_RETRY = 5.0
+LOOK_FOR_PROGRESS = 0.5  # seconds between two looks at how far the run has come
 # A result is sent for this long before the runner gives up: a database that is restored from its backup takes its time.
 KEEP_TRYING = 6 * 3600.0
 
@@ -165,7 +166,7 @@ class Runner:
 
 
 class Heart(threading.Thread):
-    """Says every third of a lease how far a run has come, until ``stop``.
+    """Says how far a run has come whenever it has, and every third of a lease, until ``stop``.
 
     A Hub that is away is asked again at the next beat: the notebook goes on. A Hub that says that the lease is lost
     ends this run at once, because whatever it finished would be refused; one that knows the runner no more ends it.
@@ -179,17 +180,24 @@ class Heart(threading.Thread):
 
     def run(self) -> None:
         # A run that is over by then is spared the first one.
-        pause = min(FIRST_BEAT, self._task.lease_seconds / 3)
+        every = max(0.2, self._task.lease_seconds / 3)
+        look = min(LOOK_FOR_PROGRESS, every)
+        due, told = time.monotonic(), None
+        pause = min(FIRST_BEAT, every)
         while not self._ended.wait(pause):
-            pause = self._beat(max(0.2, self._task.lease_seconds / 3))
+            # A person watches the page, so what has moved is told soon; a chatty cell is not told of at every line.
+            progress, pause = self._worker.progress(), look
+            if progress != told or time.monotonic() >= due:
+                told = progress
+                due = time.monotonic() + self._beat(every, told)
 
     def stop(self) -> None:
         self._ended.set()
 
-    def _beat(self, pause: float) -> float:
+    def _beat(self, pause: float, told: tuple[int, int, str]) -> float:
         """Send one heartbeat; return after how many seconds the next is due."""
         try:
-            if self._hub.heartbeat(self._task, *self._worker.progress()):
+            if self._hub.heartbeat(self._task, *told):
                 self._worker.cancel()
         except HubAway as away:
             say(f"no heartbeat: {away}")

@@ -49,11 +49,12 @@ class Places:
 
 
 def command(spec: SandboxSpec, places: Places, *, as_root: bool, setpriv: str = "setpriv") -> list[str]:
-    """Return the command that starts the relay in a sandbox of this ``spec``; the relay's plan is to be added as last word.
+    """Return the command that starts the relay in a sandbox of this ``spec``; the relay's plan is to be added as last
+    word.
 
-    ``{status}`` and ``{seccomp}`` stand for the descriptors of bubblewrap's status and of the filter program.
-    As root, a first bubblewrap only lays out the folders, ``setpriv`` gives root up, and a second one, now as unprivileged
-    as any user's, makes the sandbox.
+    ``{status}`` and ``{seccomp}`` stand for the descriptors of bubblewrap's status and of the filter program. As root,
+    a first bubblewrap only lays out the folders, ``setpriv`` gives root up, and a second one, now as unprivileged as
+    any user's, makes the sandbox.
     """
     binds: list[tuple[str, Path, str]] = [
         ("--ro-bind", places.runner, "/opt/runner"),
@@ -64,8 +65,10 @@ def command(spec: SandboxSpec, places: Places, *, as_root: bool, setpriv: str = 
     ]
     if not places.python_prefix.is_relative_to("/usr"):
         binds.append(("--ro-bind", places.python_prefix, str(places.python_prefix)))
-    for volume in spec.volumes:
-        binds.append(("--ro-bind" if volume.read_only else "--bind", places.volumes[volume.source], volume.target))
+    binds += [
+        ("--ro-bind" if volume.read_only else "--bind", places.volumes[volume.source], volume.target)
+        for volume in spec.volumes
+    ]
     if not as_root:
         return [str(places.bwrap), *_inner(spec, places, [(how, str(source), target) for how, source, target in binds])]
     handed = ["--tmpfs", _HANDED_DOWN, "--perms", "0755", "--dir", f"{_HANDED_DOWN}/bin"]
@@ -107,21 +110,9 @@ def _inner(spec: SandboxSpec, places: Places, binds: Sequence[tuple[str, str, st
         elif link.is_dir():
             words += ["--ro-bind", path, path]
     words += ["--proc", "/proc", "--dev", "/dev"]
-    words += [
-        "--size",
-        tmp,
-        "--perms",
-        "1777",
-        "--tmpfs",
-        "/tmp",
-        "--size",
-        str(MIB),
-        "--perms",
-        "0755",
-        "--tmpfs",
-        "/run",
-    ]  # noqa: S108
-    words += ["--size", tmp, "--perms", "1777", "--tmpfs", "/dev/shm"]  # noqa: S108
+    # The sandbox's own, of a size each.
+    for place, size, mode in (("/tmp", tmp, "1777"), ("/run", str(MIB), "0755"), ("/dev/shm", tmp, "1777")):  # noqa: S108
+        words += ["--size", size, "--perms", mode, "--tmpfs", place]
     if not any(volume.target == HOME for volume in spec.volumes):
         words += ["--size", tmp, "--perms", "0700", "--tmpfs", HOME]
     for how, source, target in binds:

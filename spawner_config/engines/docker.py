@@ -1,4 +1,6 @@
-"""The Docker Engine: one machine. ``container_arguments`` is the one translation of a ``SandboxSpec``; desks use it too."""
+"""The Docker Engine: one machine. ``container_arguments`` is the one translation of a ``SandboxSpec``; desks use it
+too.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +46,9 @@ def _host_config(spec: SandboxSpec) -> dict[str, Any]:
     limits = spec.limits
     owner = f"uid={SANDBOX_UID},gid={SANDBOX_UID}"
     tmpfs = {
-        "/tmp": f"rw,nosuid,nodev,size={limits.tmp},mode=1777",
+        "/tmp": f"rw,nosuid,nodev,size={limits.tmp},mode=1777",  # noqa: S108  (the sandbox's own)
         "/run": f"rw,nosuid,nodev,noexec,size={MIB},{owner}",
-    }  # noqa: S108
+    }
     if not any(volume.target == HOME for volume in spec.volumes):
         tmpfs[HOME] = f"rw,nosuid,nodev,size={limits.tmp},{owner},mode=0700"
     disable_ipv6 = "0" if spec.ipv6 else "1"
@@ -77,7 +79,8 @@ def _host_config(spec: SandboxSpec) -> dict[str, Any]:
         "ulimits": [Ulimit(name="nofile", soft=4096, hard=8192), Ulimit(name="core", soft=0, hard=0)],
         "log_config": LogConfig(type="json-file", config={"max-size": str(limits.log), "max-file": "2"}),
         "ipc_mode": "private",
-        "init": True,
+        # A runner is process 1 of its sandbox: no kernel can kill or stop it, and it reaps what they leave.
+        "init": spec.kind == "desk",
         "restart_policy": {"Name": "no"},
     }
 
@@ -85,8 +88,8 @@ def _host_config(spec: SandboxSpec) -> dict[str, Any]:
 class DockerEngine:
     """``hub`` is the name of the Hub's container; None where no Hub is to be attached to the networks (a test's own).
 
-    ``guard_image`` is an image with iptables (the Hub's), used for a moment to close the host to each new network; without
-    one, ``notices`` says what stays open.
+    ``guard_image`` is an image with iptables (the Hub's), used for a moment to close the host to each new network;
+    without one, ``notices`` says what stays open.
     """
 
     name = "docker"
@@ -234,7 +237,7 @@ class DockerEngine:
     def image_digest(self, image: str) -> str:
         with _translated(f"look for the image {image}"):
             try:
-                return str(self._client.api.inspect_image(image)["Id"])
+                return str(self._client.images.get(image).id)
             except ImageNotFound as problem:
                 raise EngineError(f"The engine has no image {image!r}. Build it: proverom image build") from problem
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -114,10 +114,11 @@ class HubContainer:
 
     def remove(self) -> None:
         """End the Hub (10 s to finish) and remove its container. Its state stays in the state folder."""
-        for call in (
+        calls: tuple[Callable[[], object], ...] = (
             lambda: self._client.api.stop(self._name, timeout=10),
             lambda: self._client.api.remove_container(self._name, force=True, v=True),
-        ):
+        )
+        for call in calls:
             try:
                 call()
             except NotFound:

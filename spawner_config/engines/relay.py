@@ -1,8 +1,10 @@
-"""What runs first inside a local sandbox: it joins the sandbox's own loopback to the Hub's two ports, and starts the command.
+"""What runs first inside a local sandbox: it joins the sandbox's own loopback to the Hub's two ports, and starts the
+command.
 
-The sandbox has no network but a loopback of its own. The relay listens on it and hands each connection to a Unix socket that
-``keeper`` serves outside; connections to the desk come in by a listening Unix socket that it has inherited. (A TCP socket of
-the host's must never get in here: whoever holds one can shut it down and connect it anew, to anything on the host.)
+The sandbox has no network but a loopback of its own. The relay listens on it and hands each connection to a Unix socket
+that ``keeper`` serves outside; connections to the desk come in by a listening Unix socket that it has inherited. (A TCP
+socket of the host's must never get in here: whoever holds one can shut it down and connect it anew, to anything on the
+host.)
 
 Standard library only, and run by its path, so that the sandbox needs nothing of the project:
 ``relay.py '<Plan as JSON>'``. It exits as the command does, 128 + n if signal n ended it.

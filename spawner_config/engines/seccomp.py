@@ -1,7 +1,7 @@
 """The system calls that a local sandbox does not get, as the filter program bubblewrap loads.
 
-What it refuses follows the spirit of the Docker Engine's default profile: mounting, other namespaces, kernel keys, tracing of
-the kernel, loading code into it, clocks, and families of sockets that no namespace divides.
+What it refuses follows the spirit of the Docker Engine's default profile: mounting, other namespaces, kernel keys,
+tracing of the kernel, loading code into it, clocks, and families of sockets that no namespace divides.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ _X86_64: tuple[int, int | None, Mapping[str, int]] = (
     0x40000000,
     {
         "socket": 41, "pivot_root": 155, "acct": 163, "settimeofday": 164, "mount": 165, "umount2": 166, "swapon": 167,
-        "swapoff": 168, "reboot": 169, "iopl": 172, "ioperm": 173, "init_module": 175, "delete_module": 176, "quotactl": 179,
-        "lookup_dcookie": 212, "clock_settime": 227, "kexec_load": 246, "add_key": 248, "request_key": 249, "keyctl": 250,
-        "unshare": 272, "move_pages": 279, "perf_event_open": 298, "name_to_handle_at": 303, "open_by_handle_at": 304,
-        "clock_adjtime": 305, "setns": 308, "kcmp": 312, "finit_module": 313, "kexec_file_load": 320, "bpf": 321,
-        "userfaultfd": 323, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "open_tree": 428,
-        "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433, "pidfd_getfd": 438,
-        "mount_setattr": 442,
+        "swapoff": 168, "reboot": 169, "iopl": 172, "ioperm": 173, "init_module": 175, "delete_module": 176,
+        "quotactl": 179, "lookup_dcookie": 212, "clock_settime": 227, "kexec_load": 246, "add_key": 248,
+        "request_key": 249,
+        "keyctl": 250, "unshare": 272, "move_pages": 279, "perf_event_open": 298, "name_to_handle_at": 303,
+        "open_by_handle_at": 304, "clock_adjtime": 305, "setns": 308, "kcmp": 312, "finit_module": 313,
+        "kexec_file_load": 320, "bpf": 321, "userfaultfd": 323, "io_uring_setup": 425, "io_uring_enter": 426,
+        "io_uring_register": 427, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432,
+        "fspick": 433, "pidfd_getfd": 438, "mount_setattr": 442,
     },
 )  # fmt: skip
 _AARCH64: tuple[int, int | None, Mapping[str, int]] = (
@@ -30,12 +31,14 @@ _AARCH64: tuple[int, int | None, Mapping[str, int]] = (
     None,
     {
         "lookup_dcookie": 18, "umount2": 39, "mount": 40, "pivot_root": 41, "quotactl": 60, "acct": 89, "unshare": 97,
-        "kexec_load": 104, "init_module": 105, "delete_module": 106, "clock_settime": 112, "reboot": 142, "settimeofday": 170,
-        "socket": 198, "add_key": 217, "request_key": 218, "keyctl": 219, "swapon": 224, "swapoff": 225, "move_pages": 239,
-        "perf_event_open": 241, "name_to_handle_at": 264, "open_by_handle_at": 265, "clock_adjtime": 266, "setns": 268,
-        "kcmp": 272, "finit_module": 273, "bpf": 280, "userfaultfd": 282, "kexec_file_load": 294, "io_uring_setup": 425,
-        "io_uring_enter": 426, "io_uring_register": 427, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431,
-        "fsmount": 432, "fspick": 433, "pidfd_getfd": 438, "mount_setattr": 442,
+        "kexec_load": 104, "init_module": 105, "delete_module": 106, "clock_settime": 112, "reboot": 142,
+        "settimeofday": 170, "socket": 198, "add_key": 217, "request_key": 218, "keyctl": 219, "swapon": 224,
+        "swapoff": 225, "move_pages": 239, "perf_event_open": 241, "name_to_handle_at": 264, "open_by_handle_at": 265,
+        "clock_adjtime": 266, "setns": 268, "kcmp": 272, "finit_module": 273, "bpf": 280, "userfaultfd": 282,
+        "kexec_file_load": 294, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
+        "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433,
+        "pidfd_getfd": 438,
+        "mount_setattr": 442,
     },
 )  # fmt: skip
 _BY_MACHINE = {"x86_64": _X86_64, "aarch64": _AARCH64}
@@ -49,7 +52,8 @@ _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_
 
 
 def program(machine: str) -> bytes | None:
-    """Return the filter for ``machine`` (as ``platform.machine()`` says it); None for one whose numbers are not known here.
+    """Return the filter for ``machine`` (as ``platform.machine()`` says it); None for one whose numbers are not known
+    here.
 
     A refused call gets EPERM. A call by a foreign architecture's convention ends the process.
     """

@@ -97,8 +97,8 @@ def _make_base(client: docker.DockerClient, progress: Progress, *, reason: str) 
     if debootstrap is None or os.geteuid() != 0:
         missing = "debootstrap is not installed" if debootstrap is None else "making one takes root"
         raise EngineError(
-            f"{DEFAULT_BASE} cannot be pulled ({reason}), and {missing}. Run `apt-get install debootstrap` and start as root, "
-            "or set engine.base_image to a Debian 12 image that the engine has."
+            f"{DEFAULT_BASE} cannot be pulled ({reason}), and {missing}. Run `apt-get install debootstrap` and start "
+            "as root, or set engine.base_image to a Debian 12 image that the engine has."
         )
     progress("No registry can be reached: making a base image with debootstrap (about a minute)", None)
     with tempfile.TemporaryDirectory(prefix="proverom-base-") as folder:
@@ -111,12 +111,12 @@ def _make_base(client: docker.DockerClient, progress: Progress, *, reason: str) 
         if made.returncode != 0:
             raise EngineError(f"debootstrap failed with status {made.returncode}:\n{_end(made.stdout + made.stderr)}")
         repository, tag = OWN_BASE.split(":")
-        with tempfile.TemporaryFile() as packed:
+        with tempfile.NamedTemporaryFile(prefix="proverom-base-", suffix=".tar") as packed:
             subprocess.run(
                 ["tar", "-C", folder, "--exclude=./var/cache/apt/archives/*.deb", "-c", "."], stdout=packed, check=True
             )
-            packed.seek(0)
-            client.api.import_image_from_stream(packed, repository=repository, tag=tag)
+            # By its name: given an open file, the client sends it in chunks that the engine cannot read.
+            client.api.import_image_from_file(packed.name, repository=repository, tag=tag)
 
 
 def _build(

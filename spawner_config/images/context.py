@@ -1,4 +1,4 @@
-"""What goes into the images: the project's own files and the pinned requirements, and the digest that names the result."""
+"""What goes into the images: the project's files and the pinned requirements; and the digest that names them."""
 
 from __future__ import annotations
 

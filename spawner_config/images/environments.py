@@ -1,4 +1,5 @@
-"""Makes the local engine's two environments, ``runner`` and ``desk``: the same requirements as the sandbox image, as folders.
+"""Makes the local engine's two environments, ``runner`` and ``desk``: the same requirements as the sandbox image, as
+folders.
 
 They are used only inside a sandbox, where they lie at /opt/runner and /opt/desk, so their scripts say so.
 """
@@ -64,7 +65,8 @@ def _make(place: Path, root: Path, name: str, site: Site, files: dict[str, bytes
     try:
         _run([sys.executable, "-m", "venv", "--without-pip", "--symlinks", str(draft)], site)
         requirements = root / "requirements" / f"{name}.txt"
-        _run([*_installer(draft), "--requirement", str(requirements)], site)
+        # The file is complete; what it leaves out is left out on purpose (requirements/overrides.txt).
+        _run([*_installer(draft), "--no-deps", "--requirement", str(requirements)], site)
         inside = f"/opt/{name}"
         kernels = draft / "share" / "jupyter" / "kernels"
         if name == "runner":

@@ -28,7 +28,8 @@ fi
 if [ "$1" = "--project" ]; then
     set -- --no-deps "$2"
 else
-    set -- --requirement "$1"
+    # The file is complete; what it leaves out is left out on purpose (requirements/overrides.txt).
+    set -- --no-deps --requirement "$1"
 fi
 if [ -x /build/tools/bin/uv ]; then
     /build/tools/bin/uv pip install --python "$target/bin/python" --compile-bytecode "$@"

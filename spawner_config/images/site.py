@@ -12,7 +12,9 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """``ca_bundle`` is a PEM file, or None where the public authorities do. ``proxy`` goes by HTTP_PROXY, HTTPS_PROXY, NO_PROXY."""
+    """``ca_bundle`` is a PEM file, or None where the public authorities do. ``proxy`` goes by HTTP_PROXY, HTTPS_PROXY,
+    NO_PROXY.
+    """
 
     ca_bundle: Path | None = None
     index_url: str = ""
@@ -21,12 +23,15 @@ class Site:
     proxy: Mapping[str, str] = field(default_factory=dict)
 
     def certificates(self) -> bytes:
-        """Return the CA bundle, b"" if there is none; raise FileNotFoundError, with what to do, if it is named but missing."""
+        """Return the CA bundle, b"" if there is none; raise FileNotFoundError, with what to do, if it is named but
+        missing.
+        """
         if self.ca_bundle is None:
             return b""
         if not self.ca_bundle.is_file():
             raise FileNotFoundError(
-                f"engine.ca_bundle={self.ca_bundle} does not exist. Give the PEM file with the site's certificate authorities."
+                f"engine.ca_bundle={self.ca_bundle} does not exist. "
+                "Give the PEM file with the site's certificate authorities."
             )
         return self.ca_bundle.read_bytes()
 

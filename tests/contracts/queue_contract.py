@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -270,6 +271,14 @@ class RunQueueContract:
         case.queue.claim(token, at(0))
         recorded = case.queue.finish(token, run.id, 1, FAILED, at(5))
         assert (recorded.state, recorded.reason, recorded.error) == (RunState.FAILED, Reason.CELL_FAILED, FAILED.error)
+
+    def test_a_result_tells_how_many_cells_were_executed(self, case: QueueCase) -> None:
+        run = case.submit(request())
+        token = open_runner(case.queue, "r1")
+        case.queue.claim(token, at(0))
+        case.queue.heartbeat(token, run.id, 1, Progress(1, 3, "half way"), at(1))
+        case.queue.finish(token, run.id, 1, replace(DONE, cells=(3, 3)), at(2))
+        assert case.get(run.id).progress == Progress(3, 3, "half way")
 
     def test_the_server_ends_a_running_run(self, case: QueueCase) -> None:
         run = case.submit(request())

@@ -10,6 +10,8 @@ from contextlib import suppress
 
 import pytest
 
+from tests.lab import wait_until
+
 
 class Canary:
     """A listener on every address of this machine. It says how many have reached it."""
@@ -43,6 +45,7 @@ def canary() -> Iterator[Canary]:
     try:
         with socket.create_connection(("127.0.0.1", made.port), timeout=5):
             pass  # a canary that nobody can hit would prove nothing
+        wait_until(lambda: made.hits == 1, seconds=5, what="the canary's own test")
         yield made
     finally:
         made.close()

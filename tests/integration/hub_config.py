@@ -35,7 +35,7 @@ c.JupyterHub.load_roles = [
     {"name": "user", "scopes": ["self"]},
 ]
 c.JupyterHub.authenticator_class = "dummy"
-c.DummyAuthenticator.password = "p"  # noqa: S105
+c.DummyAuthenticator.password = "p"
 c.Authenticator.allow_all = True
 c.JupyterHub.spawner_class = "simple"
 c.Spawner.cmd = [sys.executable, given["desk"], given["folder"]]
@@ -52,4 +52,4 @@ c.TraefikFileProviderProxy.static_config_file = f"{given['folder']}/traefik.toml
 c.TraefikFileProviderProxy.dynamic_config_file = f"{given['folder']}/rules.toml"
 c.TraefikFileProviderProxy.traefik_api_url = f"http://127.0.0.1:{given['proxy_api']}"
 c.TraefikFileProviderProxy.traefik_api_username = "hub"
-c.TraefikFileProviderProxy.traefik_api_password = "proxy"  # noqa: S105
+c.TraefikFileProviderProxy.traefik_api_password = "proxy"

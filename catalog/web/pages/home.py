@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from catalog.access import Action, Role, may_anywhere
+from catalog.access import Action, Role, may_anywhere, may_have_desk
 from catalog.store.records import RunFilter
 from catalog.web.visit import Reader
 from experiments.model import RunState
@@ -19,7 +19,8 @@ def home(visit: Reader) -> Response:
     viewer = visit.viewer
     roles = {grant.role for grant in viewer.grants}
     mine = visit.my_agencies(Action.READ) if Role.ADMIN not in roles else visit.my_agencies(Action.SUBMIT)
-    desks = {agency.orgnr for agency in mine if visit.may(Action.SUBMIT, agency.orgnr) and not viewer.confined_to}
+    desks = {agency.orgnr for agency in mine if may_have_desk(viewer.grants, agency.orgnr) and not viewer.confined_to}
+    can_run = any(visit.may(Action.SUBMIT, agency.orgnr) for agency in mine)
     newest = visit.catalog.runs.list(viewer, RunFilter(), limit=8).items
     # Leaders come for what was learned, not for what is under way.
     leads = Role.LEADER in roles
@@ -27,7 +28,9 @@ def home(visit: Reader) -> Response:
     templates = visit.catalog.templates.list(viewer)
     waiting = 0
     if may_anywhere(viewer, Action.PUBLISH):
-        waiting = sum(r.state is TemplateState.SUBMITTED for r in visit.catalog.templates.list(viewer, published_only=False))
+        waiting = sum(
+            r.state is TemplateState.SUBMITTED for r in visit.catalog.templates.list(viewer, published_only=False)
+        )
     return visit.page(
         "home.html",
         agencies=mine,
@@ -36,7 +39,7 @@ def home(visit: Reader) -> Response:
         runs=newest,
         findings=[run for run in findings if run.findings][:5],
         leads=leads,
-        can_run=bool(desks),
-        templates=templates[:4] if desks else (),
+        can_run=can_run,
+        templates=templates[:4] if can_run else (),
         waiting=waiting,
     )

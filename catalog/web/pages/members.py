@@ -13,7 +13,7 @@ from catalog.access import Action, Forbidden, NotFound, is_admin, may_anywhere
 from catalog.i18n import N_, ZONE
 from catalog.store.records import MemberRecord
 from catalog.web.fields import day
-from catalog.web.visit import Reader, Sent, Trouble, Visit
+from catalog.web.visit import CHECKED, Reader, Sent, Trouble, Visit
 from lab_templates.model import InvalidInput, Problem
 
 router = APIRouter()
@@ -66,7 +66,9 @@ def ask_end(id: str, visit: Reader) -> Response:
     return visit.page(
         "confirm.html",
         title=t("End the membership of %(person)s?", person=member.person),
-        text=t("It ends at once: desks are stopped, and access to the agency's runs is gone. The person's files are kept."),
+        text=t(
+            "It ends at once: desks are stopped, and access to the agency's runs is gone. The person's files are kept."
+        ),
         action=visit.url(f"/members/{id}/end"),
         button=t("End the membership"),
         back=visit.url("/members"),
@@ -74,8 +76,8 @@ def ask_end(id: str, visit: Reader) -> Response:
     )
 
 
-@router.post("/members/{id}/end")
-def end(id: str, visit: Reader, form: Sent) -> Response:
+@router.post("/members/{id}/end", dependencies=CHECKED)
+def end(id: str, visit: Reader) -> Response:
     # The last day counts as a whole, so an end at once is yesterday, by the store's clock (UTC).
     visit.catalog.members.end(visit.viewer, id, (datetime.now(UTC) - timedelta(days=1)).date())
     return visit.go("/members", done="ended")

@@ -11,7 +11,7 @@ from catalog import wording
 from catalog.access import Action, Forbidden, may_anywhere
 from catalog.i18n import N_
 from catalog.store.records import TemplateRecord
-from catalog.web.visit import Reader, Sent, Trouble, Visit
+from catalog.web.visit import CHECKED, Reader, Sent, Trouble, Visit
 from lab_templates.checks import advice, read_template
 from lab_templates.model import InvalidInput, Problem, TemplateState, TemplateVersion
 
@@ -84,8 +84,8 @@ def _code(version: TemplateVersion) -> list[str]:
     return [source if isinstance(source, str) else "".join(source) for source in sources]
 
 
-@router.post("/templates/{name}/versions/{version}/approve")
-def approve(name: str, version: str, visit: Reader, form: Sent) -> Response:
+@router.post("/templates/{name}/versions/{version}/approve", dependencies=CHECKED)
+def approve(name: str, version: str, visit: Reader) -> Response:
     visit.catalog.templates.approve(visit.viewer, name, version)
     return visit.go("/templates/waiting", done="approved")
 
@@ -106,7 +106,7 @@ def ask_deprecate(name: str, version: str, visit: Reader) -> Response:
     )
 
 
-@router.post("/templates/{name}/versions/{version}/deprecate")
-def deprecate(name: str, version: str, visit: Reader, form: Sent) -> Response:
+@router.post("/templates/{name}/versions/{version}/deprecate", dependencies=CHECKED)
+def deprecate(name: str, version: str, visit: Reader) -> Response:
     visit.catalog.templates.deprecate(visit.viewer, name, version)
     return visit.go("/templates/waiting", done="deprecated")

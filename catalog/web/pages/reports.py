@@ -22,19 +22,29 @@ def frame(run: str, visit: Reader) -> Response:
 def document(run: str, visit: Reader) -> Response:
     from catalog.reports.page import policy
 
-    headers = {"Content-Security-Policy": policy(), "Cache-Control": "private, no-store", "Cross-Origin-Resource-Policy": "same-origin"}
+    headers = {
+        "Content-Security-Policy": policy(),
+        "Cache-Control": "private, no-store",
+        "Cross-Origin-Resource-Policy": "same-origin",
+    }
     return Response(visit.site.reports.html(visit.viewer, run), media_type="text/html; charset=utf-8", headers=headers)
 
 
 @router.get("/reports/{run}/report.pdf")
 def pdf(run: str, visit: Reader) -> Response:
-    headers = {"Content-Disposition": f'attachment; filename="{_file_name(run)}.pdf"', "Cache-Control": "private, no-store"}
+    headers = {
+        "Content-Disposition": f'attachment; filename="{_file_name(run)}.pdf"',
+        "Cache-Control": "private, no-store",
+    }
     return Response(visit.site.reports.pdf(visit.viewer, run), media_type="application/pdf", headers=headers)
 
 
 @router.get("/reports/{run}/report.html")
 def download(run: str, visit: Reader) -> Response:
-    headers = {"Content-Disposition": f'attachment; filename="{_file_name(run)}.html"', "Cache-Control": "private, no-store"}
+    headers = {
+        "Content-Disposition": f'attachment; filename="{_file_name(run)}.html"',
+        "Cache-Control": "private, no-store",
+    }
     return Response(visit.site.reports.html(visit.viewer, run), media_type="text/html; charset=utf-8", headers=headers)
 
 

@@ -10,7 +10,7 @@ from catalog.access import Action, NotFound
 from catalog.i18n import Translator
 from catalog.reports.display import metric_rows, parameter_rows, provenance_rows
 from catalog.store.records import RunFilter, RunRecord
-from catalog.web.visit import Reader, Sent, Visit
+from catalog.web.visit import CHECKED, Reader, Visit
 from experiments.model import RunState
 from lab_templates.model import TemplateVersion
 
@@ -20,12 +20,30 @@ PAGE_SIZE = 25
 
 @router.get("/runs")
 def listing(
-    visit: Reader, agency: str = "", template: str = "", state: str = "", experiment: str = "", q: str = "", cursor: str = ""
+    visit: Reader,
+    agency: str = "",
+    template: str = "",
+    state: str = "",
+    experiment: str = "",
+    q: str = "",
+    cursor: str = "",
 ) -> Response:
     wanted = RunState(state) if state in tuple(RunState) else None
-    chosen = RunFilter(agency=agency or None, template=template or None, state=wanted, experiment=experiment or None, q=q.strip()[:200] or None)
+    chosen = RunFilter(
+        agency=agency or None,
+        template=template or None,
+        state=wanted,
+        experiment=experiment or None,
+        q=q.strip()[:200] or None,
+    )
     page = visit.catalog.runs.list(visit.viewer, chosen, cursor=cursor or None, limit=PAGE_SIZE)
-    filters = {"agency": agency, "template": template, "state": wanted or "", "experiment": experiment, "q": q.strip()[:200]}
+    filters = {
+        "agency": agency,
+        "template": template,
+        "state": wanted or "",
+        "experiment": experiment,
+        "q": q.strip()[:200],
+    }
     return visit.page(
         "runs.html",
         runs=page.items,
@@ -70,6 +88,8 @@ def one(run: str, visit: Reader, problem: str = "") -> Response:
         may_act=may_act,
         problem=problem == "ended",
         words={word.value: wording.state(visit.t, word) for word in RunState},
+        notes={stage: visit.t(text) for stage, text in wording.STAGES.items()},
+        stage=wording.stage(record.state, record.cells_total, again=record.attempt > 0, stop=record.cancel_requested),
     )
 
 
@@ -90,8 +110,8 @@ def ask_cancel(run: str, visit: Reader) -> Response:
     )
 
 
-@router.post("/runs/{run}/cancel")
-def cancel(run: str, visit: Reader, form: Sent) -> Response:
+@router.post("/runs/{run}/cancel", dependencies=CHECKED)
+def cancel(run: str, visit: Reader) -> Response:
     record = visit.catalog.runs.get(visit.viewer, run)
     if record.state.ended:
         return visit.go(f"/runs/{record.id}", problem="ended")
@@ -99,8 +119,8 @@ def cancel(run: str, visit: Reader, form: Sent) -> Response:
     return visit.go(f"/runs/{record.id}")
 
 
-@router.post("/runs/{run}/retry")
-def retry(run: str, visit: Reader, form: Sent) -> Response:
+@router.post("/runs/{run}/retry", dependencies=CHECKED)
+def retry(run: str, visit: Reader) -> Response:
     return visit.go(f"/runs/{visit.catalog.runs.retry(visit.viewer, run).id}")
 
 

@@ -15,6 +15,7 @@ from catalog.store.records import Submission, TemplateRecord
 from catalog.web.visit import Form, Reader, Sent, Trouble, Visit
 from experiments.model import Scalar
 from lab_templates.model import InvalidInput, ParameterSpec, ParameterType, Problem, TemplateState, TemplateVersion
+from lab_templates.parameters import bind
 
 router = APIRouter()
 
@@ -66,6 +67,11 @@ def one(name: str, visit: Reader, version: str = "", run: str = "", agency: str 
 def start(name: str, visit: Reader, form: Sent) -> Response:
     record = visit.catalog.templates.get(visit.viewer, name, form.get("version") or None)
     raw, timeout, problems = _read(form, record.version)
+    # The store checks all of it again; here too, so that every fault of the form is said at once.
+    try:
+        bind(record.version, raw)
+    except InvalidInput as error:
+        problems = [*error.problems, *problems]
     if not form.get("agency"):
         problems.append(Problem("choose_agency", "agency"))
     if not problems:
@@ -149,7 +155,7 @@ def _troubles(visit: Visit, version: TemplateVersion, problems: list[Problem]) -
     labels |= {"agency": t(N_("Agency")), "experiment": t(N_("Experiment")), "timeout_seconds": t(N_("Time limit"))}
     ids = {spec.name: _id(spec) for spec in version.parameters}
     ids |= {"agency": "agency", "experiment": "experiment", "timeout_seconds": "minutes"}
-    found = []
+    found: list[Trouble] = []
     for problem in problems:
         if problem.code == "bad_timeout":
             most = visit.site.settings.max_timeout_seconds // 60
@@ -157,6 +163,8 @@ def _troubles(visit: Visit, version: TemplateVersion, problems: list[Problem]) -
             found.append(Trouble("minutes", what))
         else:
             found.extend(visit.troubles([problem], labels, ids))
+    order = [_id(spec) for spec in version.parameters] + ["agency", "experiment", "minutes"]
+    found.sort(key=lambda trouble: order.index(trouble.field) if trouble.field in order else -1)
     return tuple(found)
 
 
@@ -169,7 +177,16 @@ def _input(visit: Visit, spec: ParameterSpec, given: Mapping[str, str]) -> Input
     kind = "long" if spec.type is ParameterType.TEXT and spec.max_length > 200 else spec.type.value
     value = given.get(_id(spec), "" if _answered(given) else _shown(visit, spec.default))
     choices = tuple((c, t.text(spec.choice_labels[c]) if c in spec.choice_labels else c) for c in spec.choices)
-    return Input(_id(spec), kind, t.text(spec.label) or spec.name, t.unit(spec.unit), t.text(spec.help), _allowed(visit, spec), value, choices)
+    return Input(
+        _id(spec),
+        kind,
+        t.text(spec.label) or spec.name,
+        t.unit(spec.unit),
+        t.text(spec.help),
+        _allowed(visit, spec),
+        value,
+        choices,
+    )
 
 
 def _answered(given: Mapping[str, str]) -> bool:

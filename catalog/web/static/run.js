@@ -4,10 +4,17 @@
   if (!box) return;
   var words = JSON.parse(box.dataset.words);
   function part(name) { return box.querySelector('[data-live="' + name + '"]'); }
-  var note = part("note"), usual = note.textContent, failures = 0;
+  var notes = JSON.parse(box.dataset.notes), failures = 0;
+  function say(name, text) { if (part(name).textContent !== text) part(name).textContent = text; }
+  function stage(run) {
+    if (run.cancel_requested) return "stopping";
+    if (run.state === "queued") return run.attempt > 0 ? "again" : "waiting";
+    return run.cells_total ? "working" : "starting";
+  }
 
   function show(run) {
-    if (part("state").textContent !== words[run.state]) part("state").textContent = words[run.state] || run.state;
+    say("state", words[run.state] || run.state);
+    say("note", notes[stage(run)]);
     var progress = part("progress");
     if (run.cells_total) {
       progress.max = run.cells_total;
@@ -30,12 +37,11 @@
   var source = new EventSource(box.dataset.events);
   source.addEventListener("run", function (event) {
     failures = 0;
-    note.textContent = usual;
     show(JSON.parse(event.data));
   });
   source.onerror = function () {
     failures += 1;
-    note.textContent = box.dataset.lost;
+    say("note", box.dataset.lost);
     // A closed source is one that was refused, for instance because the session has ended: the page itself finds out.
     if (source.readyState === EventSource.CLOSED) setTimeout(function () { window.location.reload(); }, Math.min(60000, 5000 * failures));
   };

@@ -1,4 +1,4 @@
-"""The small lab behind its real API: the store on SQLite, everything over ASGI, people signed in by the in-memory identity."""
+"""The small lab behind its real API: the store on SQLite, everything over ASGI, an in-memory identity."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from catalog.access import (
     is_admin,
     may,
     may_anywhere,
+    may_have_desk,
     require,
     require_admin,
     require_anywhere,
@@ -39,6 +40,13 @@ def test_scopes_and_actions_are_two_ways_to_say_one_thing() -> None:
     assert scope(Action.SUBMIT) == "custom:catalog:submit"
     assert scope(Action.READ, server="kari/nav") == "custom:catalog:read!server=kari/nav"
     assert token_power(scope(action) for action in Action) == TokenPower(ALL)
+
+
+def test_a_desk_is_for_those_who_work_there() -> None:
+    assert may_have_desk((Grant(NAV, Role.LEADER), Grant(NAV, Role.MEMBER)), NAV)
+    assert may_have_desk((Grant(NAV, Role.COORDINATOR),), NAV)
+    assert not may_have_desk((Grant(NAV, Role.MEMBER),), SKATT)
+    assert not may_have_desk((Grant("", Role.ADMIN), Grant(NAV, Role.LEADER)), NAV)
 
 
 def test_a_desks_token_is_confined_to_its_agency() -> None:

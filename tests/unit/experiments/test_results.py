@@ -112,7 +112,7 @@ def test_an_unknown_outcome_is_refused(outcome: str) -> None:
 # -- outcomes --------------------------------------------------------------------------------------------------------
 def test_a_plain_success() -> None:
     notebook = json.dumps(book(cell())).encode()
-    assert read(report(notebook)) == RunResult(RunState.SUCCEEDED, notebook)
+    assert read(report(notebook)) == RunResult(RunState.SUCCEEDED, notebook, cells=(1, 1))
 
 
 def test_an_error_in_a_cell_is_no_success() -> None:
@@ -185,7 +185,7 @@ def test_a_start_that_failed_has_no_cell() -> None:
 def test_provenance_in_the_notebook_is_not_read() -> None:
     forged = {"run": "other", "template_digest": "sha256:0", "image_digest": "sha256:1", "attempt": 9, "notices": ["x"]}
     result = read(report(book(cell(output({"kind": "provenance", **forged})), metadata={"proverom": forged})))
-    assert result == RunResult(RunState.SUCCEEDED, result.notebook)
+    assert result == RunResult(RunState.SUCCEEDED, result.notebook, cells=(1, 1))
 
 
 def test_the_runners_own_notice_is_kept() -> None:
@@ -269,7 +269,7 @@ def test_text_cannot_steer_its_reader() -> None:
 
 def test_unknown_kinds_are_left_alone() -> None:
     result = of({"kind": "hologram", "name": "x"})
-    assert result == RunResult(RunState.SUCCEEDED, result.notebook)
+    assert result == RunResult(RunState.SUCCEEDED, result.notebook, cells=(1, 1))
 
 
 @pytest.mark.parametrize("record", ["text", 7, [], [metric()], {}, True])
@@ -384,3 +384,15 @@ def test_a_notebook_made_to_be_slow_is_refused_by_the_validator_that_stops_at_th
     with pytest.raises(BadResult, match="is not valid") as refused:
         read(RunnerReport("succeeded", json.dumps(notebook).encode()))
     assert len(str(refused.value)) < 400
+
+
+def test_cells_are_counted_as_code_that_was_executed_without_an_error() -> None:
+    def code(source: str, count: int | None, outputs: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"cell_type": "code", "id": f"c{len(source)}", "metadata": {}, "execution_count": count,
+                "source": source, "outputs": outputs}  # fmt: skip
+
+    error = {"output_type": "error", "ename": "ValueError", "evalue": "no", "traceback": []}
+    cells = [code("1", 1, []), code("22", 2, [error]), code("333", None, []), code("", None, [])]
+    text = {"cell_type": "markdown", "id": "m", "metadata": {}, "source": "# Text"}
+    notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [text, *cells]}
+    assert read(RunnerReport("failed", json.dumps(notebook).encode())).cells == (1, 3)

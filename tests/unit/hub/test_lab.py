@@ -117,3 +117,19 @@ def test_the_hub_gets_its_settings_by_file_alone(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("PROVEROM_HUB__PORT", "9999")
     given = _environment(tmp_path)
     assert [name for name in given if name.startswith("PROVEROM_")] == ["PROVEROM_CONFIG"]
+
+
+def test_a_lab_is_stopped_by_the_name_it_was_started_with(tmp_path: Path) -> None:
+    started = settings_in(tmp_path).with_lab("fresh")
+    lab._write_state(started, Deployment("local", "local", lab="fresh"))
+    backend = lab._deployed_backend(settings_in(tmp_path))
+    assert isinstance(backend, lab.LocalBackend)
+    assert backend._settings.lab.name == "fresh"
+
+
+def test_two_labs_never_share_a_state_folder(tmp_path: Path) -> None:
+    lab._write_state(settings_in(tmp_path), Deployment("local", "local", lab="other"))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(lab.LabError, match=r"holds the lab 'other'.* lab\.state"):
+        lab.up(settings_in(tmp_path))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

@@ -74,3 +74,8 @@ def test_every_tmpfs_has_a_size_and_no_devices() -> None:
 
 def test_the_environment_is_handed_on_as_it_is() -> None:
     assert arguments()["environment"]["A"] == "{username}"
+
+
+def test_a_runner_is_process_one_of_its_sandbox_so_that_no_kernel_can_end_it() -> None:
+    assert arguments("runner")["host_config"]["Init"] is False
+    assert arguments("desk")["host_config"]["Init"] is True

@@ -8,12 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spawner_config.engines import keeper
 
 
+@settings(deadline=None)  # it writes files
 @given(st.lists(st.binary(max_size=300), max_size=40))
 def test_a_log_never_holds_more_than_twice_its_limit_and_keeps_the_end(
     tmp_path_factory: object, pieces: list[bytes]

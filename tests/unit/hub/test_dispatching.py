@@ -1,0 +1,60 @@
+"""The dispatcher's process ends when it is asked to, whatever its engine does."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from catalog.store import migrate
+from hub.deployment import Deployment
+from hub.dispatching import STOP_SECONDS, config
+from hub.keys import write_private
+from hub.settings import PROJECT, LabSettings, RunSettings, Settings
+
+HANGING = """
+import threading
+from hub import dispatching
+from hub.settings import load_settings
+
+class Hanging:
+    name = "local"
+    def sandboxes(self, **_):
+        print("asked", flush=True)
+        threading.Event().wait()
+
+dispatching.lab_engine = lambda *_: Hanging()
+dispatching.run(load_settings())
+"""
+
+
+def test_it_gets_what_the_settings_say(tmp_path: Path) -> None:
+    settings = Settings(lab=LabSettings(name="two"), runs=RunSettings(concurrent=7, pids=99))
+    found = config(settings, Deployment("docker", "proverom/sandbox:1", "proverom/hub:1"))
+    assert (found.lab, found.image, found.total_runners) == ("two", "proverom/sandbox:1", 7)
+    assert (found.limits.memory, found.limits.pids) == (2 * 1024**3, 99)
+    assert found.runner_url == "http://hub:8000/services/catalog/runner/v1"
+
+
+@pytest.mark.parametrize("how", ["terminate", "interrupt"])
+def test_an_engine_that_hangs_does_not_keep_it_alive(tmp_path: Path, how: str) -> None:
+    settings = Settings(lab=LabSettings(state=tmp_path)).with_engine("local")
+    migrate(settings.database_url)
+    Deployment("local", "local").save(tmp_path)
+    write_private(tmp_path / "settings.json", settings.dump())
+    with subprocess.Popen(
+        [sys.executable, "-c", HANGING],
+        cwd=PROJECT,
+        env={"PROVEROM_CONFIG": str(tmp_path / "settings.json")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"asked\n"
+        time.sleep(0.2)
+        if how == "terminate":
+            process.terminate()
+        else:
+            process.send_signal(2)
+        process.wait(timeout=STOP_SECONDS + 30)
