@@ -87,7 +87,7 @@ class Expansion:
 
 
 def count(request: SweepRequest) -> int:
-    """Return how many points the request describes, without making them. Raise InvalidInput (bad_sweep, bad_range)."""
+    """Return how many points the request describes, without making them. Raise InvalidInput (bad_sweep, bad_space)."""
     given = [part for part in (request.grid, request.points, request.sample) if part is not None]
     if len(given) != 1:
         raise _problem("bad_sweep", "sweep", len(given), "Give exactly one of grid, points and sample.")
@@ -107,7 +107,7 @@ def count(request: SweepRequest) -> int:
 def expand(version: TemplateVersion, request: SweepRequest, *, most: int) -> Expansion:
     """Return the request's points. At most ``most`` are allowed, and more than that are never made.
 
-    Raise InvalidInput with every problem: bad_sweep, bad_range, empty_sweep, too_many_runs (its value is the number of
+    Raise InvalidInput with every problem: bad_sweep, bad_space, empty_sweep, too_many_runs (its value is the number of
     points), given_twice (a name that is fixed and varied), and those of ``bind``.
     """
     asked = count(request)
@@ -196,7 +196,7 @@ def _axis_size(name: str, axis: Axis) -> int:
         start, stop, step = _decimals(name, axis)
         return int((stop - start) / step) + 1 if (stop - start) / step >= 0 else 0
     if isinstance(axis, str | bytes) or not isinstance(axis, Sequence):
-        raise _problem("bad_range", name, axis, f"{name} is neither a list of values nor a range. Give one of them.")
+        raise _problem("bad_space", name, axis, f"{name} is neither a list of values nor a range. Give one of them.")
     return len(axis)
 
 
@@ -213,7 +213,7 @@ def _decimals(name: str, axis: Range) -> tuple[Decimal, Decimal, Decimal]:
     for part, raw in (("start", axis.start), ("stop", axis.stop), ("step", axis.step)):
         found.append(_decimal(f"{name}.{part}", raw))
     if found[2] == 0:
-        raise _problem("bad_range", name, axis.step, f"{name}: a range with step 0 never ends. Give another step.")
+        raise _problem("bad_space", name, axis.step, f"{name}: a range with step 0 never ends. Give another step.")
     return found[0], found[1], found[2]
 
 
@@ -226,7 +226,7 @@ def _decimal(what: str, raw: object) -> Decimal:
     except InvalidOperation:
         value = None
     if value is None or not value.is_finite() or abs(value) > Decimal("1e300"):
-        raise _problem("bad_range", what, raw, f"{what}={quote(raw)} is no number. Give one, for example 0.1.")
+        raise _problem("bad_space", what, raw, f"{what}={quote(raw)} is no number. Give one, for example 0.1.")
     return value
 
 
@@ -294,13 +294,13 @@ class _Draw:
 
     @classmethod
     def of(cls, spec: ParameterSpec, space: Space | None) -> _Draw:
-        """Raise InvalidInput: no_range (nothing says where to draw from), bad_range, and those of ``read``."""
+        """Raise InvalidInput: no_range (nothing says where to draw from), bad_space, and those of ``read``."""
         if isinstance(space, Span):
             return cls._between(spec, space)
         if space is not None:
             if isinstance(space, str | bytes) or not isinstance(space, Sequence) or not space:
                 what = f"{spec.name} has no values to draw from. Give a list of values, or a range."
-                raise _problem("bad_range", spec.name, space, what)
+                raise _problem("bad_space", spec.name, space, what)
             return cls(spec.type, tuple(read(spec, value) for value in space))
         if spec.type is ParameterType.BOOLEAN:
             return cls(spec.type, (False, True))
@@ -317,7 +317,7 @@ class _Draw:
     def _between(cls, spec: ParameterSpec, span: Span) -> _Draw:
         if spec.type not in (ParameterType.NUMBER, ParameterType.INTEGER, ParameterType.DATE):
             what = f"{spec.name} is of type {spec.type} and has no range. Give a list of values."
-            raise _problem("bad_range", spec.name, spec.type.value, what)
+            raise _problem("bad_space", spec.name, spec.type.value, what)
         ends = [read(spec, end) for end in (span.low, span.high)]
         if spec.type is ParameterType.DATE:
             low, high = (float(date.fromisoformat(str(end)).toordinal()) for end in ends)
@@ -328,7 +328,7 @@ class _Draw:
                 f"{spec.name}: {quote(span.low)} to {quote(span.high)} is no range to draw from. The first must be "
                 "the smaller, and above 0 for an even spread of logarithms."
             )
-            raise _problem("bad_range", spec.name, f"{quote(span.low)}:{quote(span.high)}", what)
+            raise _problem("bad_space", spec.name, f"{quote(span.low)}:{quote(span.high)}", what)
         return cls(spec.type, (), low, high, span.logarithmic)
 
 

@@ -80,7 +80,7 @@ def test_every_way_to_describe_a_sweep(lab: ApiLab) -> None:
         ({"grid": {"alpha": [0.1]}, "points": [{}]}, "bad_sweep"),
         ({"grid": {"alpha": [0.1, 9]}}, "above_maximum"),
         ({"grid": {"alpha": ["=cmd"]}}, "wrong_type"),
-        ({"grid": {"alpha": {"from": 0, "to": 1, "step": 0}}}, "bad_range"),
+        ({"grid": {"alpha": {"from": 0, "to": 1, "step": 0}}}, "bad_space"),
         ({"grid": {"alpha": [[1]]}}, "wrong_type"),
         ({"points": [{"beta": 1}]}, "unknown_parameter"),
         ({"sample": {"size": 3, "space": {"office": None}}}, "no_range"),

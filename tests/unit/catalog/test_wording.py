@@ -13,13 +13,13 @@ from experiments.model import Reason, RunState
 from lab_templates.model import Problem, TemplateState
 
 ROOT = Path(__file__).parents[3]
-RAISERS = {"Problem", "add", "one_problem", "_refuse"}
+RAISERS = {"Problem", "_problem", "add", "one_problem", "_refuse"}
 
 
 def raised_codes() -> set[str]:
     """Return the first argument of everything in the code that makes a Problem."""
     codes: set[str] = set()
-    for folder in ("lab_templates", "catalog/store", "catalog/web"):
+    for folder in ("lab_templates", "experiments", "catalog/store", "catalog/web"):
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if not isinstance(node, ast.Call) or not node.args:

@@ -76,7 +76,7 @@ def test_an_empty_axis_is_an_empty_sweep(axis: Axis) -> None:
 
 @pytest.mark.parametrize("bad", [Range(0, 1, 0), Range("x", 1, 1), Range(0, True, 1), Range(0, "1e999", 1), "abc", 7])
 def test_what_is_no_range_is_refused(bad: Axis) -> None:
-    assert codes(SweepRequest(grid={"rate": bad})) == {"bad_range"}
+    assert codes(SweepRequest(grid={"rate": bad})) == {"bad_space"}
 
 
 def test_a_grid_too_large_is_counted_and_never_made() -> None:
@@ -160,11 +160,11 @@ def test_a_small_space_gives_what_it_has() -> None:
         ({}, "empty_sweep"),
         ({"office": None}, "no_range"),
         ({"day": None}, "no_range"),
-        ({"letter": Span(0, 1)}, "bad_range"),
-        ({"rate": Span(1, 0)}, "bad_range"),
-        ({"rate": Span(0, 1, logarithmic=True)}, "bad_range"),
+        ({"letter": Span(0, 1)}, "bad_space"),
+        ({"rate": Span(1, 0)}, "bad_space"),
+        ({"rate": Span(0, 1, logarithmic=True)}, "bad_space"),
         ({"rate": Span(0, 9)}, "above_maximum"),
-        ({"rate": []}, "bad_range"),
+        ({"rate": []}, "bad_space"),
         ({"letter": ["z"]}, "not_a_choice"),
         ({"beta": None}, "unknown_parameter"),
     ],

@@ -32,7 +32,7 @@ dispatching.run(load_settings())
 def test_it_gets_what_the_settings_say(tmp_path: Path) -> None:
     settings = Settings(lab=LabSettings(name="two"), runs=RunSettings(concurrent=7, pids=99))
     found = config(settings, Deployment("docker", "proverom/sandbox:1", "proverom/hub:1"))
-    assert (found.lab, found.image, found.total_runners) == ("two", "proverom/sandbox:1", 7)
+    assert (found.lab, found.image, found.total_runs) == ("two", "proverom/sandbox:1", 7)
     assert (found.limits.memory, found.limits.pids) == (2 * 1024**3, 99)
     assert found.runner_url == "http://hub:8000/services/catalog/runner/v1"
 
