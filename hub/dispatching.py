@@ -71,7 +71,16 @@ def config(settings: Settings, deployment: Deployment) -> DispatcherConfig:
         runner_url=RUNNER_URL,
         limits=Limits(memory=runs.memory, cpus=runs.cpus, pids=runs.pids),
         total_runs=runs.concurrent,
+        sweep_slots=runs.sweep_slots or slots_for(os.cpu_count() or 1),
+        sweep_batch=runs.sweep_batch,
+        warm_per_agency=runs.warm_per_agency,
+        warm_for_seconds=runs.warm_for_minutes * 60.0,
     )
+
+
+def slots_for(cores: int) -> int:
+    """Return how many runs of a series a runner does at a time: kernels wait as much as they work."""
+    return max(2, min(2 * cores, 8))
 
 
 def _engine(settings: Settings, deployment: Deployment, stop: threading.Event) -> Engine | None:

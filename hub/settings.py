@@ -164,10 +164,31 @@ class RunSettings(_Section):
     cpus: float = Field(1.0, gt=0, le=256, description="A run's share of the machine, in cores.")
     pids: int = Field(256, ge=32, le=32768, description="How many processes and threads a run may have.")
     concurrent: int = Field(
-        4,
+        8,
         ge=1,
         le=1000,
-        description="How many runs of all agencies together run at once. Each agency has its own limit too.",
+        description="How many runs of all agencies together run at once, runners that wait for one included. Each "
+        "agency has its own limit too.",
+    )
+    warm_per_agency: int = Field(
+        1,
+        ge=0,
+        le=100,
+        description="How many runners wait, ready, for an agency that has just been active, so that its next run or "
+        "series starts at once. Each takes one place of `runs.concurrent`. 0: none.",
+    )
+    warm_for_minutes: int = Field(
+        15, ge=1, le=10080, description="How long after an agency's last run its runners are kept ready."
+    )
+    sweep_slots: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="How many runs of one series a runner carries out at a time; each takes one place of "
+        "`runs.concurrent`. 0: two for each core of this machine, 8 at most.",
+    )
+    sweep_batch: int = Field(
+        200, ge=2, le=10000, description="How many runs of one series a runner carries out before it is thrown away."
     )
     default_timeout: Seconds = Field(1800, description="How long a run may take where its template says nothing.")
     max_timeout: Seconds = Field(86400, le=7 * 86400, description="The longest time limit anybody can ask for.")

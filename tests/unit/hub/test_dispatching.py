@@ -9,7 +9,7 @@ import pytest
 
 from catalog.store import migrate
 from hub.deployment import Deployment
-from hub.dispatching import STOP_SECONDS, config
+from hub.dispatching import STOP_SECONDS, config, slots_for
 from hub.keys import write_private
 from hub.settings import PROJECT, LabSettings, RunSettings, Settings
 
@@ -35,6 +35,17 @@ def test_it_gets_what_the_settings_say(tmp_path: Path) -> None:
     assert (found.lab, found.image, found.total_runs) == ("two", "proverom/sandbox:1", 7)
     assert (found.limits.memory, found.limits.pids) == (2 * 1024**3, 99)
     assert found.runner_url == "http://hub:8000/services/catalog/runner/v1"
+
+
+def test_warm_runners_and_batches_are_set(tmp_path: Path) -> None:
+    runs = RunSettings(warm_per_agency=3, warm_for_minutes=2, sweep_slots=5, sweep_batch=40)
+    found = config(Settings(runs=runs), Deployment("local", "local"))
+    assert (found.warm_per_agency, found.warm_for_seconds) == (3, 120.0)
+    assert (found.sweep_slots, found.sweep_batch) == (5, 40)
+
+
+def test_a_sweeps_slots_follow_the_machine_unless_they_are_set() -> None:
+    assert [slots_for(cores) for cores in (1, 2, 4, 64)] == [2, 4, 8, 8]
 
 
 @pytest.mark.parametrize("how", ["terminate", "interrupt"])
