@@ -14,10 +14,10 @@ _SENTENCES: dict[tuple[str, str], str] = {
     ("run", "failed"): N_("The run of %(template)s failed"),
     ("run", "timed_out"): N_("The run of %(template)s did not finish in time"),
     ("run", "cancelled"): N_("The run of %(template)s was cancelled"),
-    ("sweep", "succeeded"): N_("All runs of the sweep of %(template)s are finished"),
-    ("sweep", "partial"): N_("The sweep of %(template)s has ended, but some of its runs failed"),
-    ("sweep", "failed"): N_("The sweep of %(template)s has ended without a run that succeeded"),
-    ("sweep", "cancelled"): N_("The sweep of %(template)s was cancelled"),
+    ("sweep", "succeeded"): N_("All runs of the series of %(template)s are finished"),
+    ("sweep", "partial"): N_("The series of %(template)s has ended, but some of its runs failed"),
+    ("sweep", "failed"): N_("The series of %(template)s has ended without a run that succeeded"),
+    ("sweep", "cancelled"): N_("The series of %(template)s was cancelled"),
     ("schedule", "stopped"): N_("The schedule for %(template)s has been stopped"),
 }
 _OTHER = N_("There is news about %(template)s")
@@ -49,7 +49,12 @@ def explanation(notice: NoticeRecord, t: Translator) -> str:
     if isinstance(counts, dict) and notice.kind is NoticeKind.SWEEP:
         done, size = counts.get("succeeded", 0), notice.detail.get("size", 0)
         return t(N_("%(done)s of %(size)s runs succeeded."), done=t.number(done), size=t.number(int(str(size))))
-    return t(_STOPPED.get(str(notice.detail.get("reason", "")), "")) if notice.kind is NoticeKind.SCHEDULE else ""
+    return stop_reason(str(notice.detail.get("reason", "")), t) if notice.kind is NoticeKind.SCHEDULE else ""
+
+
+def stop_reason(word: str, t: Translator) -> str:
+    """Return why the lab has stopped a schedule, "" for a word that is none: also for the pages."""
+    return t(_STOPPED.get(word, ""))
 
 
 def mail_text(notice: NoticeRecord, language: str, lab_url: str) -> MailText:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -34,6 +34,8 @@ class _Watched(Protocol):
 
 
 Record = TypeVar("Record", bound=_Watched)
+
+T = TypeVar("T")
 
 RECHECK_SECONDS = 20.0  # how long somebody whose rights have ended can go on watching
 
@@ -83,7 +85,7 @@ class Watches(Generic[Record]):
 
     async def follow(
         self, viewer: Viewer, run: str, still_allowed: Callable[[], Awaitable[object]]
-    ) -> AsyncIterator[Record]:
+    ) -> AsyncGenerator[Record, None]:
         """Yield the run as it is now, then at each change, until it has ended or ``still_allowed`` raises."""
         key = (id(asyncio.get_running_loop()), run)
         poll = self._polls.setdefault(key, _Poll[Record]())
@@ -139,3 +141,28 @@ class Watches(Generic[Record]):
             if not poll.over:
                 await self._bell.wait(self._topic(run), self._seconds)
                 await asyncio.sleep(self._pause)
+
+
+async def and_again(source: AsyncGenerator[T, None], seconds: float) -> AsyncGenerator[T, None]:
+    """Yield what ``source`` yields, and the latest of it once more whenever nothing new has come for ``seconds``.
+
+    For what changes by itself as time goes: how long is left, who stands before one in a queue.
+    """
+    coming: asyncio.Future[T] = asyncio.ensure_future(anext(source))
+    latest: list[T] = []
+    try:
+        while True:
+            done, _ = await asyncio.wait({coming}, timeout=seconds)
+            if done:
+                try:
+                    latest = [coming.result()]
+                except StopAsyncIteration:
+                    return
+                coming = asyncio.ensure_future(anext(source))
+            if latest:
+                yield latest[0]
+    finally:
+        coming.cancel()
+        with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration, Exception):
+            await coming
+        await source.aclose()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -13,23 +15,27 @@ from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
 
-from catalog.access import Forbidden
+from catalog.access import Forbidden, Viewer
 from catalog.api.answers import Items, RunDetail, RunOut
 from catalog.api.body import StrictRoute
-from catalog.api.context import Lab, Paging, Who, viewer
+from catalog.api.context import Lab, Paging, Services, Who, viewer
 from catalog.api.files import file_response
+from catalog.api.live import and_again
 from catalog.api.models import RunIn
 from catalog.api.problems import Refusal, responses
 from catalog.bell import WORK, of_run
 from catalog.exports.runs import runs_as_csv, runs_as_json
 from catalog.reports.service import Reports
 from catalog.reports.source import NotEnded, ReportUnavailable
+from catalog.store import Unavailable
 from catalog.store.records import RunFilter, RunRecord, Submission
+from catalog.store.waiting import Waiting
 from experiments.model import RunState
 
 router = APIRouter(tags=["runs"], route_class=StrictRoute)
 
 MAX_EXPORT = 5000
+AGAIN_SECONDS = 4.0  # between two looks at what changes by itself: the time left, the queue
 RunId = Annotated[str, Path(max_length=64)]
 _KEY = re.compile(r"[!-~]{1,255}\Z")
 
@@ -173,14 +179,17 @@ async def run_events(
     who: Who,
     lab: Lab,
     last_event_id: Annotated[str | None, Header()] = None,
+    notices: Annotated[
+        bool, Query(description="Also events `notices` with `{unread}`: how many notices you have not read")
+    ] = False,
     csrf: Annotated[  # noqa: ARG001 - context.viewer reads it; here it is described
         str | None, Query(max_length=200, description="A page's form token: EventSource can send no header")
     ] = None,
 ) -> Response:
-    """Server-sent events ``run`` with ``{state, attempt, cells_done, cells_total, tail, reason, seconds_left}``.
+    """Server-sent events ``run`` with ``{state, attempt, cells_done, cells_total, tail, reason, seconds_left, waits}``.
 
-    The first one is the run as it is now, so a reader who lost the connection loses nothing. Comments keep the line
-    open.
+    Each is the whole of it, the first one as it is now, so a reader who lost the connection loses nothing. ``waits``
+    is what a queued run waits for: ``{ahead, running, limit}`` of its agency. Comments keep the line open.
     """
     now = await run_in_threadpool(lab.catalog.runs.progress, who, id)
     if now.state.ended and last_event_id == _event_id(now):
@@ -194,11 +203,17 @@ async def run_events(
         await run_in_threadpool(lab.catalog.runs.progress, who, id)
 
     async def events() -> AsyncIterator[ServerSentEvent]:
-        async for run in lab.watches.follow(who, id, still_allowed):
-            left = await run_in_threadpool(lab.catalog.durations.seconds_left, run)
-            yield ServerSentEvent(
-                json.dumps({**_event(run), "seconds_left": left}), event="run", id=_event_id(run), retry=2000
-            )
+        said, told = "", -1
+        changes = lab.watches.follow(who, id, still_allowed)
+        async with contextlib.aclosing(and_again(changes, AGAIN_SECONDS)) as looks:
+            async for run in looks:
+                data, unread = await run_in_threadpool(_look, lab, who, run, notices)
+                if unread is not None and unread != told:
+                    told = unread
+                    yield ServerSentEvent(json.dumps({"unread": unread}), event="notices")
+                if data != said:
+                    said = data
+                    yield ServerSentEvent(data, event="run", id=_event_id(run), retry=2000)
 
     return EventSourceResponse(events(), ping=10, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
@@ -259,6 +274,20 @@ def run_report(
     return file_response(
         data, media_type="text/html; charset=utf-8", filename=f"{id}.html", attachment=download, policy=policy()
     )
+
+
+def _look(lab: Services, who: Viewer, run: RunRecord, notices: bool) -> tuple[str, int | None]:
+    """Return a run's event, and how many notices are unread if that is asked for. A database that is away leaves out
+    what only it knows: the run's own state has been read.
+    """
+    left: float | None = None
+    waits: Waiting | None = None
+    unread: int | None = None
+    with contextlib.suppress(Unavailable):
+        left = lab.catalog.durations.seconds_left(run)
+        waits = lab.catalog.waits.of(who, run)
+        unread = lab.catalog.notices.unread(who) if notices else None
+    return json.dumps({**_event(run), "seconds_left": left, "waits": waits and asdict(waits)}), unread
 
 
 def _event(run: RunRecord) -> dict[str, object]:

@@ -27,6 +27,7 @@ from catalog.store.schema import current, migrate
 from catalog.store.sweep_results import SweepResults
 from catalog.store.sweeps import Sweeps
 from catalog.store.templates import Templates
+from catalog.store.waiting import Waits
 
 __all__ = ["Catalog", "RunLimits", "SqlRunQueue", "Unavailable", "current", "migrate", "open_catalog"]
 
@@ -52,6 +53,7 @@ class Catalog:
         self.sweep_results = SweepResults(database, self.sweeps, clock)
         self.schedules = Schedules(database, limits, clock)
         self.durations = Durations(database, clock)
+        self.waits = Waits(database)
         self.notices = Notices(database, clock)
         self.outbox = OutboxQueue(database, clock)
         self.queue = SqlRunQueue(database, blobs, limits, clock)

@@ -9,11 +9,11 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 from sqlmodel import col
 
-from catalog.access import Forbidden, Viewer, visible_notices
+from catalog.access import Forbidden, NotFound, Viewer, visible_notices
 from catalog.store import fields
 from catalog.store.database import Database, changed
 from catalog.store.events import log_by
-from catalog.store.fields import Problems
+from catalog.store.fields import Problems, storable
 from catalog.store.ids import is_id, new_id
 from catalog.store.paging import check_limit, cursor_after, cut, read_cursor
 from catalog.store.records import NoticeRecord, NotificationSettings, Page
@@ -21,6 +21,7 @@ from catalog.tables import NoticeRow, Outbox, PersonSettings, RunRow
 from experiments.model import RunState
 from experiments.notices import DEFAULT_WISH, NoticeKind, Wish, mailed
 from lab_templates.model import LANGUAGES
+from lab_templates.text import quote
 
 MOST_AT_ONCE = 1000
 
@@ -119,6 +120,14 @@ class Notices:
             rows = session.scalars(query.order_by(col(NoticeRow.id).desc()).limit(limit + 1)).all()
         shown, more = cut(rows, limit)
         return Page(tuple(notice_record(r) for r in shown), cursor_after(shown[-1].id, listing) if more else None)
+
+    def get(self, viewer: Viewer, id: str) -> NoticeRecord:
+        """Return one of the viewer's own notices. Raise NotFound."""
+        with self._database.read() as session:
+            row = session.scalar(select(NoticeRow).where(visible_notices(viewer), col(NoticeRow.id) == storable(id)))
+        if row is None:
+            raise NotFound(f"You have no notice {quote(id)}.")
+        return notice_record(row)
 
     def unread(self, viewer: Viewer) -> int:
         """Return how many notices the viewer has not read."""

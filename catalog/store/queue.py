@@ -151,7 +151,7 @@ class SqlRunQueue:
             elif attempt >= row.max_attempts:
                 result = RunResult(RunState.FAILED, b"", Reason.RUNNER_LOST)
             else:
-                return self._requeue(session, row, attempt, now)
+                return self._requeue(session, row, attempt, now, "dispatcher")
             return self._end(session, row, attempt, result, now, _Files(), "dispatcher")
 
     def end(self, run: str, attempt: int, result: RunResult, now: datetime) -> Run:
@@ -204,6 +204,20 @@ class SqlRunQueue:
                 return queue_run(recorded)
             return self._end(session, _locked(session, run), attempt, result, now, files, "runner")
 
+    def hand_back(self, token: str, run: str, attempt: int, now: datetime) -> Run | None:
+        with self._database.write() as session:
+            runner = _runner(session, token, lock=True)
+            claimed = _claimed_attempt(session, runner, run)
+            row = _locked(session, run)
+            if claimed != attempt or row.attempt != attempt or RunState(row.state).ended:
+                raise _lost(run, attempt)
+            if row.state == _QUEUED:
+                return queue_run(row)
+            if runner.slots == 1 or attempt >= row.max_attempts or row.cancel_requested:
+                return None
+            runner.spent = True
+            return self._requeue(session, row, attempt, now, "runner")
+
     # -- inside ----------------------------------------------------------------------------------------------------
     def _runs(self, where: ColumnElement[bool]) -> Sequence[Run]:
         with self._database.read() as session:
@@ -240,7 +254,7 @@ class SqlRunQueue:
 
     def _next(self, session: Session, runner: RunnerRow, of_agency: ColumnElement[bool]) -> RunRow | None:
         if runner.sweep is not None:
-            lanes = [(WAITING, and_(col(RunRow.sweep) == runner.sweep, col(RunRow.stands)))]
+            lanes = [(OF_SWEEP, and_(col(RunRow.sweep) == runner.sweep, col(RunRow.stands)))]
         else:
             meant, others = (OF_SWEEP, ALONE) if runner.batch_limit > 1 else (ALONE, OF_SWEEP)
             lanes = [(meant, of_agency), (others, of_agency)]
@@ -251,7 +265,7 @@ class SqlRunQueue:
         return None
 
     def _bind(self, session: Session, runner: RunnerRow, row: RunRow, now: datetime) -> RunRow | None:
-        attempt = row.attempt + 1
+        attempt, alone = row.attempt + 1, row.sweep is None or row.attempt > 0
         take = update(RunRow).where(
             col(RunRow.id) == row.id, col(RunRow.state) == _QUEUED, col(RunRow.attempt) == row.attempt
         )
@@ -269,7 +283,7 @@ class SqlRunQueue:
             return None
         runner.claimed += 1
         runner.sweep = row.sweep
-        runner.spent = row.sweep is None or runner.claimed >= runner.batch_limit
+        runner.spent = alone or runner.claimed >= runner.batch_limit
         session.add(RunnerClaim(runner=runner.id, run=row.id, attempt=attempt, number=runner.claimed))
         session.flush()
         if row.sweep is None:  # of a sweep's runs the sweep's own events tell enough
@@ -338,7 +352,7 @@ class SqlRunQueue:
         tell_of_run(session, now, row)
         return queue_run(row)
 
-    def _requeue(self, session: Session, row: RunRow, attempt: int, now: datetime) -> Run:
+    def _requeue(self, session: Session, row: RunRow, attempt: int, now: datetime, source: str) -> Run:
         values: dict[str, Any] = {
             "state": _QUEUED,
             "runner": None,
@@ -349,7 +363,7 @@ class SqlRunQueue:
         }
         if changed(session.execute(update(RunRow).where(_attempt(row.id, attempt)).values(**values))) != 1:
             raise _lost(row.id, attempt)
-        self._log(session, now, "run.given_back", row.orgnr, row.id, "dispatcher", {"attempt": attempt})
+        self._log(session, now, "run.given_back", row.orgnr, row.id, source, {"attempt": attempt})
         session.refresh(row)
         return queue_run(row)
 
@@ -393,7 +407,7 @@ def _oldest(*this: ColumnElement[bool]) -> Select[RunRow]:
 
 
 def _any_of_sweep(sweep: str) -> ColumnElement[bool]:
-    return exists().where(WAITING, col(RunRow.sweep) == sweep, col(RunRow.stands))
+    return exists().where(OF_SWEEP, col(RunRow.sweep) == sweep, col(RunRow.stands))
 
 
 def _ticket(r: RunnerRow) -> RunnerTicket:

@@ -260,6 +260,17 @@ class SweepPoint:
     state: RunState
     parameters: Mapping[str, Scalar]
     metrics: Mapping[str, float]
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """How many points of a sweep have ended in one and the same way without success, and the run of one of them."""
+
+    state: RunState
+    reason: Reason | None
+    points: int
+    run: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from experiments.model import (
     RunState,
     Table,
 )
+from experiments.texts import block, without_ansi
 from lab_templates.model import Text
 
 LONGEST_TAIL = 16_000  # characters of live output that are kept
@@ -44,8 +45,10 @@ def _in_state(state: RunState) -> ColumnElement[bool]:
 
 
 WAITING = _in_state(RunState.QUEUED)
-ALONE = and_(WAITING, col(RunRow.sweep).is_(None))
-OF_SWEEP = and_(WAITING, col(RunRow.sweep).is_not(None))
+_TRIED = literal(0, literal_execute=True)
+# A run whose attempt was lost goes alone too (``experiments.queue``).
+ALONE = and_(WAITING, or_(col(RunRow.sweep).is_(None), col(RunRow.attempt) > _TRIED))
+OF_SWEEP = and_(WAITING, col(RunRow.sweep).is_not(None), col(RunRow.attempt) == _TRIED)
 RUNNING = _in_state(RunState.RUNNING)
 
 Loaded = tuple[RunRow, Agency, dict[str, str] | None]
@@ -240,7 +243,7 @@ def reported(progress: Progress) -> dict[str, Any]:
     return {
         "cells_done": min(max(progress.cells_done, 0), _MOST_CELLS),
         "cells_total": min(max(progress.cells_total, 0), _MOST_CELLS),
-        "tail": storable(progress.tail[-LONGEST_TAIL:]),
+        "tail": storable(block(without_ansi(progress.tail[-LONGEST_TAIL:]), LONGEST_TAIL)),
     }
 
 

@@ -79,6 +79,23 @@ class Schedules:
         experiment_closed.
         """
         now = self._clock()
+        with self._database.write() as session:
+            row = self._checked(session, viewer, new, now)
+            session.add(row)
+            session.flush()
+            detail = {"template": row.template, "cron": row.cron, "zone": row.zone}
+            log_by(session, viewer, now, "schedule.added", agency=row.orgnr, subject=row.id, detail=detail)
+            return self._record(session, row.id)
+
+    def plan(self, viewer: Viewer, new: NewSchedule) -> tuple[datetime, ...]:
+        """Return the first times of a schedule that is not made yet, in UTC; nothing is stored. Raise as ``add``."""
+        now = self._clock()
+        with self._database.read() as session:
+            row = self._checked(session, viewer, new, now)
+        return next_times(row.cron, row.zone, now, PREVIEW)
+
+    def _checked(self, session: Session, viewer: Viewer, new: NewSchedule, now: datetime) -> ScheduleRow:
+        """Return the row of a new schedule. Raise as ``add``."""
         problems = Problems()
         title = fields.text(problems, "title", new.title, TITLE_LENGTH, required=False)
         catch_up = fields.choice(problems, "catch_up", new.catch_up, tuple(CatchUp))
@@ -87,41 +104,35 @@ class Schedules:
             cron, zone = check_times(new.cron, new.zone)
         except InvalidInput as error:
             problems.extend(error)
-        with self._database.write() as session:
-            submission, parameter = self._submission(session, problems, new, zone, now)
-            try:
-                request = check(session, viewer, submission, self._limits, now).request
-            except InvalidInput as error:
-                problems.extend(error)
-                request = None
-            if request is not None and request.experiment is not None:
-                _refuse_closed(session, problems, request.experiment)
-            problems.stop()
-            if request is None:
-                raise InvalidInput(())
-            row = ScheduleRow(
-                id=new_id(),
-                orgnr=request.agency,
-                experiment=request.experiment,
-                title=title,
-                template=request.template,
-                version=new.version or None,
-                parameters={name: value for name, value in submission.parameters.items() if name != parameter},
-                time_parameter=parameter,
-                timeout_seconds=request.timeout_seconds if new.timeout_seconds is not None else None,
-                cron=cron,
-                zone=zone,
-                catch_up=catch_up,
-                state=ScheduleState.ACTIVE.value,
-                requested_by=viewer.name,
-                created_at=now,
-                next_at=next(iter(next_times(cron, zone, now, 1)), None),
-            )
-            session.add(row)
-            session.flush()
-            detail = {"template": row.template, "cron": cron, "zone": zone}
-            log_by(session, viewer, now, "schedule.added", agency=row.orgnr, subject=row.id, detail=detail)
-            return self._record(session, row.id)
+        submission, parameter = self._submission(session, problems, new, zone, now)
+        try:
+            request = check(session, viewer, submission, self._limits, now).request
+        except InvalidInput as error:
+            problems.extend(error)
+            request = None
+        if request is not None and request.experiment is not None:
+            _refuse_closed(session, problems, request.experiment)
+        problems.stop()
+        if request is None:
+            raise InvalidInput(())
+        return ScheduleRow(
+            id=new_id(),
+            orgnr=request.agency,
+            experiment=request.experiment,
+            title=title,
+            template=request.template,
+            version=new.version or None,
+            parameters={name: value for name, value in submission.parameters.items() if name != parameter},
+            time_parameter=parameter,
+            timeout_seconds=request.timeout_seconds if new.timeout_seconds is not None else None,
+            cron=cron,
+            zone=zone,
+            catch_up=catch_up,
+            state=ScheduleState.ACTIVE.value,
+            requested_by=viewer.name,
+            created_at=now,
+            next_at=next(iter(next_times(cron, zone, now, 1)), None),
+        )
 
     def _submission(
         self, session: Session, problems: Problems, new: NewSchedule, zone: str, now: datetime

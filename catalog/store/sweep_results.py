@@ -7,19 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from threading import Lock
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Row, and_, func, select
 from sqlalchemy.orm import Session
 from sqlmodel import col
 
 from catalog.access import Viewer
 from catalog.store.database import Database
-from catalog.store.fields import one_problem
-from catalog.store.records import SensitivityRecord, SweepPoint, SweepRecord
+from catalog.store.fields import one_problem, storable
+from catalog.store.records import Failures, SensitivityRecord, SweepPoint, SweepRecord
 from catalog.store.sweeps import Sweeps
 from catalog.store.templates import find_version, version_of
 from catalog.tables import MetricRow, RunRow
-from experiments.model import RunState, Scalar
+from experiments.model import Reason, RunState, Scalar
 from experiments.sensitivity import Observation, sensitivity
 from lab_templates.model import InvalidInput, ParameterType
 
@@ -27,6 +28,8 @@ MOST_POINTS = 10_000
 MOST_METRICS = 50
 _ORDERED = (ParameterType.NUMBER, ParameterType.INTEGER, ParameterType.DATE)
 _MOST_KEPT = 32
+_UNSUCCESSFUL = (RunState.FAILED.value, RunState.TIMED_OUT.value, RunState.CANCELLED.value)
+_POINT = (col(RunRow.point), col(RunRow.id), col(RunRow.state), col(RunRow.parameters), col(RunRow.reason))
 
 
 class SweepResults:
@@ -48,17 +51,58 @@ class SweepResults:
             what = f"limit={limit} is not a whole number from 1 to {MOST_POINTS}. Give one."
             raise one_problem("bad_limit", "limit", limit, what, str(MOST_POINTS))
         sweep = self._sweeps.get(viewer, id)
-        columns = (col(RunRow.point), col(RunRow.id), col(RunRow.state), col(RunRow.parameters))
         this = (col(RunRow.sweep) == id, col(RunRow.stands), col(RunRow.point) > after)
         with self._database.read() as session:
-            rows = session.execute(select(*columns).where(*this).order_by(columns[0]).limit(limit + 1)).all()
-            shown = rows[:limit]
+            rows = session.execute(
+                select(*_POINT).where(*this).order_by(col(RunRow.point), col(RunRow.id)).limit(limit + 1)
+            ).all()
             metrics = _metrics(session, id)
-        points = tuple(
-            SweepPoint(point or 0, run, RunState(state), _varied(sweep, values or {}), metrics.get(run, {}))
-            for point, run, state, values in shown
-        )
+        points = _points(sweep, rows[:limit], metrics)
         return points, points[-1].point if len(rows) > limit else None
+
+    def ranked(
+        self,
+        viewer: Viewer,
+        id: str,
+        *,
+        metric: str = "",
+        descending: bool = False,
+        unsuccessful: bool = False,
+        offset: int = 0,
+        limit: int = 50,
+    ) -> tuple[SweepPoint, ...]:
+        """Return points by a metric's value, those without it last; in their own order where ``metric`` is "".
+
+        ``unsuccessful``: only those whose run has ended without success. Raise NotFound.
+        """
+        sweep = self._sweeps.get(viewer, id)
+        query = select(*_POINT).where(col(RunRow.sweep) == id, col(RunRow.stands))
+        if unsuccessful:
+            query = query.where(col(RunRow.state).in_(_UNSUCCESSFUL))
+        if metric:
+            this = and_(col(MetricRow.run) == col(RunRow.id), col(MetricRow.name) == storable(metric))
+            value = col(MetricRow.value)
+            order = value.desc() if descending else value.asc()
+            query = query.outerjoin(MetricRow, this).order_by(value.is_(None), order)
+        query = query.order_by(col(RunRow.point), col(RunRow.id)).offset(max(0, offset)).limit(limit)
+        with self._database.read() as session:
+            rows = session.execute(query).all()
+            metrics = _metrics(session, id, [row[1] for row in rows])
+        return _points(sweep, rows, metrics)
+
+    def failures(self, viewer: Viewer, id: str) -> tuple[Failures, ...]:
+        """Return in which ways points have ended without success, the most common first. Raise NotFound."""
+        self._sweeps.get(viewer, id)
+        state, reason, many = col(RunRow.state), col(RunRow.reason), func.count()
+        query = (
+            select(state, reason, many, func.min(col(RunRow.id)))
+            .where(col(RunRow.sweep) == id, col(RunRow.stands), state.in_(_UNSUCCESSFUL))
+            .group_by(state, reason)
+            .order_by(many.desc(), state, reason)
+        )
+        with self._database.read() as session:
+            rows = session.execute(query).all()
+        return tuple(Failures(RunState(s), Reason(r) if r else None, count, run) for s, r, count, run in rows)
 
     def sensitivity(self, viewer: Viewer, id: str) -> SensitivityRecord:
         """Return how each parameter that varies moves each metric, over the points that have succeeded. Raise NotFound.
@@ -106,14 +150,36 @@ def _varied(sweep: SweepRecord, values: Mapping[str, Scalar]) -> Mapping[str, Sc
     return {name: values.get(name) for name in sweep.varied}
 
 
-def _metrics(session: Session, sweep: str) -> Mapping[str, Mapping[str, float]]:
-    """Return the finite metrics of a sweep's standing runs, by run and name, in the order they were recorded."""
+def _points(
+    sweep: SweepRecord, rows: Sequence[Row[Any]], metrics: Mapping[str, Mapping[str, float]]
+) -> tuple[SweepPoint, ...]:
+    """Return the points of rows of ``_POINT``."""
+    return tuple(
+        SweepPoint(
+            point or 0,
+            run,
+            RunState(state),
+            _varied(sweep, values or {}),
+            metrics.get(run, {}),
+            Reason(reason) if reason else None,
+        )
+        for point, run, state, values, reason in rows
+    )
+
+
+def _metrics(session: Session, sweep: str, runs: Sequence[str] | None = None) -> Mapping[str, Mapping[str, float]]:
+    """Return the finite metrics of a sweep's standing runs, by run and name, in the order they were recorded.
+
+    ``runs``: only of these.
+    """
     query = (
         select(col(MetricRow.run), col(MetricRow.name), col(MetricRow.value))
         .join(RunRow, col(RunRow.id) == col(MetricRow.run))
         .where(col(RunRow.sweep) == sweep, col(RunRow.stands), col(MetricRow.value).is_not(None))
         .order_by(col(MetricRow.run), col(MetricRow.position))
     )
+    if runs is not None:
+        query = query.where(col(MetricRow.run).in_(runs))
     found: dict[str, dict[str, float]] = defaultdict(dict)
     for run, name, value in session.execute(query):
         if value is not None:

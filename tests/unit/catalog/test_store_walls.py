@@ -157,6 +157,7 @@ TRIES: dict[str, Try] = {
     "sweep_results.points": lambda c, v, s: c.sweep_results.points(v, s.sweep.id),
     "sweep_results.sensitivity": lambda c, v, s: c.sweep_results.sensitivity(v, s.sweep.id),
     "schedules.add": lambda c, v, _: c.schedules.add(v, NewSchedule("letter", SKATT, "0 7 * * *")),
+    "schedules.plan": lambda c, v, _: c.schedules.plan(v, NewSchedule("letter", SKATT, "0 7 * * *")),
     "schedules.get": lambda c, v, s: c.schedules.get(v, s.schedule.id),
     "schedules.firings": lambda c, v, s: c.schedules.firings(v, s.schedule.id),
     "schedules.pause": lambda c, v, s: c.schedules.pause(v, s.schedule.id),
@@ -167,10 +168,10 @@ TRIES: dict[str, Try] = {
 LISTS = {
     "agencies.list", "experiments.list", "runs.list", "events.list", "sweeps.list", "schedules.list", "notices.list",
 }  # in ``listed``  # fmt: skip
-# One's own and nobody else's, whoever asks: test_api_sweeps and test_store_sweeps look at them.
-OWN = {"notices.unread", "notices.read", "notices.settings", "notices.choose"}
+# One's own and nobody else's, whoever asks: test_api_sweeps, test_store_sweeps and test_web_notices look at them.
+OWN = {"notices.get", "notices.unread", "notices.read", "notices.settings", "notices.choose"}
 # What needs an agency's consent before anything is known of it.
-NEW = ("runs.submit", "experiments.create", "sweeps.plan", "sweeps.submit", "schedules.add")
+NEW = ("runs.submit", "experiments.create", "sweeps.plan", "sweeps.submit", "schedules.add", "schedules.plan")
 LAST = (
     "members.end",
     "sweeps.resume",
