@@ -9,7 +9,7 @@ from functools import partial
 from threading import Lock
 from typing import Any
 
-from sqlalchemy import Row, and_, func, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 from sqlmodel import col
 
@@ -151,7 +151,7 @@ def _varied(sweep: SweepRecord, values: Mapping[str, Scalar]) -> Mapping[str, Sc
 
 
 def _points(
-    sweep: SweepRecord, rows: Sequence[Row[Any]], metrics: Mapping[str, Mapping[str, float]]
+    sweep: SweepRecord, rows: Sequence[Any], metrics: Mapping[str, Mapping[str, float]]
 ) -> tuple[SweepPoint, ...]:
     """Return the points of rows of ``_POINT``."""
     return tuple(

@@ -378,3 +378,28 @@ def test_claims_ends_cancels_and_resumes_at_once_lose_nothing(world: World) -> N
         world.catalog.sweeps.resume(viewer, sweep.id)
         work(world, "again")
     assert dict(world.catalog.sweeps.get(viewer, sweep.id).counts) == {"succeeded": 40}
+
+
+def test_points_by_a_metric_and_by_how_they_failed(world: World) -> None:
+    sweep = submit(world, SweepRequest(grid={"alpha": [0.01, 0.02, 0.03, 0.04, 0.05]}))
+    nothing = replace(DONE, metrics=())
+    late = RunResult(RunState.TIMED_OUT, None, Reason.TIME_LIMIT)
+    work(world, "r1", {0.01: FAILED, 0.02: nothing, 0.03: FAILED}, most=4)
+    work(world, "r2", {0.05: late}, most=1)
+    viewer, results = world.viewer("leif"), world.catalog.sweep_results
+
+    def alphas(**how: object) -> list[object]:
+        return [p.parameters["alpha"] for p in results.ranked(viewer, sweep.id, **how)]  # type: ignore[arg-type]
+
+    assert alphas() == [0.01, 0.02, 0.03, 0.04, 0.05]
+    assert alphas(metric="difference", descending=True) == [0.04, 0.01, 0.02, 0.03, 0.05], "without a value last"
+    assert alphas(metric="no'such\x00") == [0.01, 0.02, 0.03, 0.04, 0.05]
+    assert alphas(unsuccessful=True) == [0.01, 0.03, 0.05]
+    assert alphas(offset=3, limit=1) == [0.04]
+    first = results.ranked(viewer, sweep.id, limit=1)[0]
+    assert (first.state, first.reason) == (RunState.FAILED, Reason.CELL_FAILED)
+    ways = [(f.state, f.reason, f.points) for f in results.failures(viewer, sweep.id)]
+    assert ways == [(RunState.FAILED, Reason.CELL_FAILED, 2), (RunState.TIMED_OUT, Reason.TIME_LIMIT, 1)]
+    for ask in (results.ranked, results.failures):
+        with pytest.raises(NotFound):
+            ask(world.viewer("siri"), sweep.id)
