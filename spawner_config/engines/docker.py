@@ -21,6 +21,7 @@ from spawner_config import names, networks
 from spawner_config.engines.base import EngineError, EngineUnreachable, SandboxStatus
 from spawner_config.sandbox import HOME, MIB, SANDBOX_UID, SandboxSpec
 
+_CPU_PERIOD = 100_000  # microseconds
 _UNREACHABLE = (requests.exceptions.ConnectionError, requests.exceptions.Timeout)
 
 
@@ -74,7 +75,9 @@ def _host_config(spec: SandboxSpec) -> dict[str, Any]:
         ],
         "mem_limit": limits.memory,
         "memswap_limit": limits.memory,  # equal: no swap
-        "nano_cpus": round(limits.cpus * 1_000_000_000),
+        # Not as NanoCpus: the engine refuses more of those than the machine has.
+        "cpu_period": _CPU_PERIOD,
+        "cpu_quota": _cpu_quota(limits.cpus),
         "pids_limit": limits.pids,
         "ulimits": [Ulimit(name="nofile", soft=4096, hard=8192), Ulimit(name="core", soft=0, hard=0)],
         "log_config": LogConfig(type="json-file", config={"max-size": str(limits.log), "max-file": "2"}),
@@ -83,6 +86,11 @@ def _host_config(spec: SandboxSpec) -> dict[str, Any]:
         "init": spec.kind == "desk",
         "restart_policy": {"Name": "no"},
     }
+
+
+def _cpu_quota(cpus: float) -> int:
+    """Return the microseconds of CPU time in each period; the kernel takes no fewer than 1000."""
+    return max(1000, round(cpus * _CPU_PERIOD))
 
 
 class DockerEngine:

@@ -48,7 +48,7 @@ def test_nothing_is_left_to_the_engines_defaults_that_would_open_a_wall() -> Non
 def test_limits_are_the_specs() -> None:
     host = arguments()["host_config"]
     assert host["Memory"] == host["MemorySwap"] == 512 * MIB
-    assert host["NanoCpus"] == 1_500_000_000
+    assert host["CpuQuota"] / host["CpuPeriod"] == 1.5
     assert host["PidsLimit"] == 100
     assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": str(MIB), "max-file": "2"}}
 
