@@ -174,8 +174,8 @@ class RunRow(SQLModel, table=True):
         Index("run_by_schedule", "schedule", "id"),
         Index("run_by_version", "template", "version", "state", "id"),
         _index_where("run_waiting", ("orgnr", "id"), "state = 'queued'"),
-        _index_where("run_waiting_alone", ("orgnr", "id"), "state = 'queued' AND sweep IS NULL"),
-        _index_where("run_waiting_of_sweep", ("orgnr", "id"), "state = 'queued' AND sweep IS NOT NULL"),
+        _index_where("run_waiting_alone", ("orgnr", "id"), "state = 'queued' AND (sweep IS NULL OR attempt > 0)"),
+        _index_where("run_waiting_of_sweep", ("orgnr", "id"), "state = 'queued' AND sweep IS NOT NULL AND attempt = 0"),
         _index_where("run_running", ("orgnr", "runner"), "state = 'running'"),
     )
 

@@ -11,13 +11,16 @@ A runner (a ``RunnerTicket``) carries out a batch: one run that stands by itself
 1. unknown or closed token: TokenRefused;
 2. the runner owns a running attempt that is not among the ``holding`` it sends: that assignment again, the oldest
    first, its lease renewed (a lost answer costs nothing);
-3. the runner is *spent*: TokenRefused. It is spent once it has claimed ``batch_limit`` runs, or a run that stands by
-   itself; once one of its attempts was given back or ended by the server; once it was retired; or once it found nothing
+3. the runner is *spent*: TokenRefused. It is spent once it has claimed ``batch_limit`` runs, or a run that goes alone
+   (see below); once one of its attempts was given back or ended by the server; once it was retired; or once it found nothing
    more of its sweep waiting (that is found out in the claim, and kept);
 4. it owns ``slots`` running attempts, or its agency has ``max_concurrent`` running runs: None;
-5. it is bound to a sweep: the sweep's oldest queued run, or else it is spent now;
+5. it is bound to a sweep: the sweep's oldest queued run that does not go alone, or else it is spent now;
 6. it is not bound yet: the agency's oldest queued run of those meant for it (runs of sweeps if ``batch_limit`` is above
-   1, single runs if not), or else the oldest of the others, so that nothing starves; None if nothing waits.
+   1, runs that go alone if not), or else the oldest of the others, so that nothing starves; None if nothing waits.
+
+A run *goes alone* if it belongs to no sweep, or if an attempt of it was lost: what it suffered may have been another's
+doing in the same sandbox, or its own doing to the others. Alone it shows which.
 
 TokenRefused on a claim does not end the token: a spent runner goes on with heartbeats and results for what it holds,
 then exits. A closed runner is refused everywhere. Over HTTP: ``POST claim`` with the body ``{"holding": [run ids]}``
@@ -51,7 +54,7 @@ class LeaseLost(Exception):
 class AgencyDemand:
     """What one agency waits for, and its share. Oldest is the creation time of its oldest queued run.
 
-    ``queued`` counts all that wait, ``queued_of_sweeps`` those of them that belong to a sweep. ``max_memory`` (bytes)
+    ``queued`` counts all that wait, ``queued_of_sweeps`` those of them that do not go alone. ``max_memory`` (bytes)
     and ``max_cpus`` (cores) bound all runners of the agency together; None is no bound.
     """
 
@@ -153,4 +156,12 @@ class RunQueue(Protocol):
         """Record the result, once. An attempt whose run has ended already gets the recorded run back, unchanged.
 
         Raise TokenRefused, NotYourRun, or LeaseLost if another attempt has taken over or the run waits for one.
+        """
+
+    def hand_back(self, token: str, run: str, attempt: int, now: datetime) -> Run | None:
+        """Give a run back that failed while others shared its sandbox, through no fault that can be proved its own.
+
+        It is queued for another attempt, alone, and its runner is spent. Return None, with nothing changed, if what
+        happened is to be recorded instead: the runner holds one run at a time, this was the last attempt, or the run is
+        to be cancelled. A run that was handed back already is returned as it is. Raise like ``finish``.
         """

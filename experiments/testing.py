@@ -193,7 +193,7 @@ class InMemoryRunQueue:
             max_concurrent=agency.max_concurrent,
             weight=agency.weight,
             oldest=min((run.created_at for run in queued), default=None),
-            queued_of_sweeps=sum(run.request.sweep is not None for run in queued),
+            queued_of_sweeps=sum(not _goes_alone(run) for run in queued),
             max_memory=agency.max_memory,
             max_cpus=agency.max_cpus,
         )
@@ -256,10 +256,7 @@ class InMemoryRunQueue:
             elif attempt >= kept.run.max_attempts:
                 self._end(kept, RunResult(RunState.FAILED, b"", Reason.RUNNER_LOST), now)
             else:
-                kept.lease_until = None
-                kept.run = replace(
-                    kept.run, state=RunState.QUEUED, runner=None, started_at=None, deadline_at=None, progress=None
-                )
+                self._requeue(kept)
             return kept.run
 
     def end(self, run: str, attempt: int, result: RunResult, now: datetime) -> Run:
@@ -291,15 +288,15 @@ class InMemoryRunQueue:
     def _next(self, runner: _Runner) -> _Kept | None:
         queued = list(self._queued(runner.ticket.agency))
         if runner.sweep is not None:
-            queued = [kept for kept in queued if kept.run.request.sweep == runner.sweep]
+            queued = [kept for kept in queued if kept.run.request.sweep == runner.sweep and not _goes_alone(kept.run)]
             if not queued:
                 runner.spent = True
                 raise TokenRefused("Nothing more of the runner's sweep waits.")
-        meant = (kept for kept in queued if (kept.run.request.sweep is not None) == runner.ticket.for_sweeps)
+        meant = (kept for kept in queued if _goes_alone(kept.run) != runner.ticket.for_sweeps)
         return next(meant, queued[0] if queued else None)
 
     def _take(self, runner: _Runner, kept: _Kept, now: datetime) -> Assignment:
-        attempt = kept.run.attempt + 1
+        attempt, alone = kept.run.attempt + 1, _goes_alone(kept.run)
         kept.run = replace(
             kept.run,
             state=RunState.RUNNING,
@@ -311,7 +308,7 @@ class InMemoryRunQueue:
         kept.lease_until = now + timedelta(seconds=self._lease_seconds)
         runner.claimed[kept.run.id] = attempt
         runner.sweep = kept.run.request.sweep
-        runner.spent = runner.sweep is None or len(runner.claimed) >= runner.ticket.batch_limit
+        runner.spent = alone or len(runner.claimed) >= runner.ticket.batch_limit
         return self._assignment(kept)
 
     def heartbeat(self, token: str, run: str, attempt: int, progress: Progress, now: datetime) -> Directive:
@@ -333,10 +330,30 @@ class InMemoryRunQueue:
                 raise LeaseLost(f"Attempt {attempt} of run {run} no longer owns it.")
             return self._end(kept, result, now)
 
+    def hand_back(self, token: str, run: str, attempt: int, now: datetime) -> Run | None:  # noqa: ARG002
+        with self._lock:
+            runner, kept = self._own_run(token, run)
+            if runner.claimed[run] != attempt or kept.run.attempt != attempt or kept.run.state.ended:
+                raise LeaseLost(f"Attempt {attempt} of run {run} no longer owns it.")
+            if kept.run.state is RunState.QUEUED:
+                return kept.run
+            if runner.ticket.slots == 1 or attempt >= kept.run.max_attempts or kept.run.cancel_requested:
+                return None
+            runner.spent = True
+            return self._requeue(kept)
+
     # -- inside ----------------------------------------------------------------------------------------------------
     @staticmethod
     def _owns(run: Run, attempt: int | None) -> bool:
         return run.state is RunState.RUNNING and run.attempt == attempt
+
+    @staticmethod
+    def _requeue(kept: _Kept) -> Run:
+        kept.lease_until = None
+        kept.run = replace(
+            kept.run, state=RunState.QUEUED, runner=None, started_at=None, deadline_at=None, progress=None
+        )
+        return kept.run
 
     @staticmethod
     def _end(kept: _Kept, result: RunResult, now: datetime) -> Run:
@@ -383,6 +400,11 @@ class InMemoryRunQueue:
             output_limit_bytes=self._output_limit_bytes,
             start=kept.version.start,
         )
+
+
+def _goes_alone(run: Run) -> bool:
+    """Return whether a queued run has a runner of its own (``experiments.queue``)."""
+    return run.request.sweep is None or run.attempt > 0
 
 
 @dataclass

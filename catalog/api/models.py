@@ -272,3 +272,4 @@ class ResultIn(BaseModel):
     reason: str | None = Field(None, max_length=200)
     error: dict[str, Any] | None = None
     notebook: str = Field(description="The executed notebook as JSON text")
+    disturbed: bool = Field(False, description="It failed beside other runs, and perhaps because of them")

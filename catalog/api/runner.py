@@ -88,7 +88,9 @@ async def heartbeat(run: str, request: Request, lab: Lab) -> DirectiveOut:
 
 @router.post("/runs/{run}/result")
 async def result(run: str, request: Request, lab: Lab) -> StateOut:
-    """Take the result, once. One that cannot be read ends the run as ``failed`` with ``bad_result``, and is a 422."""
+    """Take the result, once, or let a run that was ``disturbed`` be tried again, alone. A result that
+    cannot be read ends the run as ``failed`` with ``bad_result``, and is a 422.
+    """
     token = _token(request)
     digest = hashlib.sha256(token.encode()).hexdigest()
     await run_in_threadpool(_known, lab, digest)  # before the body: strangers' bodies are not read
@@ -118,6 +120,8 @@ def _known(lab: Services, token_sha256: str) -> None:
 
 def _finish(lab: Services, token: str, run: str, data: bytes) -> Run:
     body = _model(ResultIn, read_json(data, mend_text=True))
+    if body.disturbed and (again := lab.catalog.queue.hand_back(token, run, body.attempt, _now())) is not None:
+        return again
     report = RunnerReport(
         outcome=body.outcome,
         notebook=body.notebook.encode("utf-8"),

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, insert, literal, select
+from sqlalchemy import ColumnElement, Select, and_, insert, literal, or_, select
 from sqlalchemy.orm import Session
 from sqlmodel import col
 
@@ -45,10 +45,10 @@ def _in_state(state: RunState) -> ColumnElement[bool]:
 
 
 WAITING = _in_state(RunState.QUEUED)
-_TRIED = literal(0, literal_execute=True)
+_UNTRIED = literal(0, literal_execute=True)
 # A run whose attempt was lost goes alone too (``experiments.queue``).
-ALONE = and_(WAITING, or_(col(RunRow.sweep).is_(None), col(RunRow.attempt) > _TRIED))
-OF_SWEEP = and_(WAITING, col(RunRow.sweep).is_not(None), col(RunRow.attempt) == _TRIED)
+ALONE = and_(WAITING, or_(col(RunRow.sweep).is_(None), col(RunRow.attempt) > _UNTRIED))
+OF_SWEEP = and_(WAITING, col(RunRow.sweep).is_not(None), col(RunRow.attempt) == _UNTRIED)
 RUNNING = _in_state(RunState.RUNNING)
 
 Loaded = tuple[RunRow, Agency, dict[str, str] | None]

@@ -24,7 +24,18 @@ from typing import Protocol
 
 import pytest
 
-from experiments.model import CellError, Metric, Progress, Reason, Run, RunnerTicket, RunRequest, RunResult, RunState
+from experiments.model import (
+    Assignment,
+    CellError,
+    Metric,
+    Progress,
+    Reason,
+    Run,
+    RunnerTicket,
+    RunRequest,
+    RunResult,
+    RunState,
+)
 from experiments.queue import LeaseLost, NotYourRun, RunnerLoad, RunQueue, TokenRefused
 from lab_templates.model import TemplateVersion, Text
 
@@ -119,6 +130,13 @@ def open_runner(queue: RunQueue, name: str, agency: str = NAV, *, slots: int = 1
 
 def load_of(queue: RunQueue, name: str) -> RunnerLoad:
     return next(load for load in queue.loads() if load.ticket.id == name)
+
+
+def claim(queue: RunQueue, token: str, now: datetime) -> Assignment:
+    """Return the assignment that there must be."""
+    assignment = queue.claim(token, now)
+    assert assignment is not None
+    return assignment
 
 
 class RunQueueContract:
@@ -478,6 +496,71 @@ class RunQueueContract:
         case.queue.heartbeat(token, second, 1, Progress(0, 1), at(2))
         assert case.queue.finish(token, second, 1, DONE, at(3)).state is RunState.SUCCEEDED
         assert load_of(case.queue, "r1").finished
+
+    def test_a_run_of_a_sweep_that_was_lost_goes_alone(self, case: QueueCase) -> None:
+        lost, other, _ = (case.submit(request(sweep=SWEEP)).id for _ in range(3))
+        token = open_runner(case.queue, "r1", slots=4, batch_limit=10)
+        for _ in range(2):
+            case.queue.claim(token, at(0), {lost, other})
+        case.queue.give_back(lost, 1, at(1))
+        (nav,) = case.queue.demand()
+        assert (nav.queued, nav.queued_of_sweeps) == (2, 1)
+        sweeps = open_runner(case.queue, "r2", slots=4, batch_limit=10)
+        assignment = case.queue.claim(sweeps, at(2))
+        assert assignment is not None
+        assert assignment.run not in (lost, other), "a runner for sweeps prefers what does not go alone"
+        with pytest.raises(TokenRefused):
+            case.queue.claim(sweeps, at(2), {assignment.run})
+        again = claim(case.queue, open_runner(case.queue, "r3"), at(3))
+        assert (again.run, again.attempt) == (lost, 2)
+
+    def test_a_run_that_goes_alone_has_nobody_beside_it(self, case: QueueCase) -> None:
+        lost = case.submit(request(sweep=SWEEP)).id
+        claim(case.queue, open_runner(case.queue, "r1"), at(0))
+        case.queue.give_back(lost, 1, at(1))
+        # Where nobody else takes it, a runner for sweeps does, and claims no more.
+        token = open_runner(case.queue, "r2", slots=4, batch_limit=10)
+        assert claim(case.queue, token, at(2)).run == lost
+        case.submit(request(sweep=SWEEP))
+        with pytest.raises(TokenRefused):
+            case.queue.claim(token, at(3), {lost})
+
+    def test_a_run_that_was_disturbed_is_handed_back(self, case: QueueCase) -> None:
+        run, beside = (case.submit(request(sweep=SWEEP)).id for _ in range(2))
+        token = open_runner(case.queue, "r1", slots=4, batch_limit=10)
+        for _ in range(2):
+            case.queue.claim(token, at(0), {run, beside})
+        for _ in range(2):  # an answer that was lost is asked for again
+            again = case.queue.hand_back(token, run, 1, at(1))
+            assert again is not None
+            assert (again.state, again.attempt, again.runner) == (RunState.QUEUED, 1, None)
+        assert case.queue.loads()[0].spent
+        assert case.queue.finish(token, beside, 1, DONE, at(2)).state is RunState.SUCCEEDED
+        alone = open_runner(case.queue, "r2")
+        assert claim(case.queue, alone, at(3)).attempt == 2
+        with pytest.raises(LeaseLost):
+            case.queue.hand_back(token, run, 1, at(4))
+        assert case.queue.finish(alone, run, 2, DONE, at(5)).state is RunState.SUCCEEDED
+        with pytest.raises(LeaseLost):
+            case.queue.hand_back(alone, run, 2, at(6))
+
+    @pytest.mark.parametrize("why", ["one at a time", "last attempt", "cancelled"])
+    def test_what_is_not_handed_back_is_to_be_recorded(self, case: QueueCase, why: str) -> None:
+        run = case.submit(request(sweep=SWEEP), max_attempts=1 if why == "last attempt" else 3).id
+        token = open_runner(case.queue, "r1", slots=1 if why == "one at a time" else 2, batch_limit=10)
+        claim(case.queue, token, at(0))
+        if why == "cancelled":
+            case.cancel(run)
+        assert case.queue.hand_back(token, run, 1, at(1)) is None
+        assert case.queue.finish(token, run, 1, FAILED, at(2)).reason is Reason.CELL_FAILED
+
+    def test_nobody_hands_back_what_is_not_theirs(self, case: QueueCase) -> None:
+        run = case.submit(request(sweep=SWEEP)).id
+        claim(case.queue, open_runner(case.queue, "r1", slots=2, batch_limit=10), at(0))
+        with pytest.raises(NotYourRun):
+            case.queue.hand_back(open_runner(case.queue, "r2", slots=2, batch_limit=10), run, 1, at(1))
+        with pytest.raises(TokenRefused):
+            case.queue.hand_back("nobody's", run, 1, at(1))
 
     def test_claims_of_one_batch_at_once_hold_its_limits(self, case: QueueCase) -> None:
         for _ in range(6):
