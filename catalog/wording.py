@@ -52,6 +52,22 @@ REASONS: dict[str, Explanation] = {
         N_("A step in the template failed while it was running."),
         N_("Look at the error below. If the values you gave are right, tell those who made the template."),
     ),
+    Reason.ASKED_FOR_INPUT: Explanation(
+        N_("A step in the template waits for somebody to type an answer, and nobody is there to do so."),
+        N_("Tell those who made the template. What it needs to know must be one of its fields."),
+    ),
+    Reason.NO_SPACE: Explanation(
+        N_("The run wrote more files than there is room for."),
+        N_("Try again with a smaller selection of data, or tell those who made the template."),
+    ),
+    Reason.TOO_MANY_PROCESSES: Explanation(
+        N_("The run started more programs at the same time than it is allowed to."),
+        N_("Tell those who made the template. It asks for more of the machine than a run can have."),
+    ),
+    Reason.TOO_MANY_FILES: Explanation(
+        N_("The run had more files open at the same time than it is allowed to."),
+        N_("Tell those who made the template. It asks for more of the machine than a run can have."),
+    ),
     Reason.KERNEL_DIED: Explanation(
         N_("The program that ran the template stopped in the middle of the work."),
         N_("Try again. If it happens again, tell those who made the template."),
@@ -190,6 +206,10 @@ PROBLEMS: dict[str, str] = {
     "bad_cron": N_("“%(value)s” is not a time that comes again. Write it as five fields, for example 0 6 * * 1-5."),
     "bad_zone": N_("There is no time zone “%(value)s”. Write it like Europe/Oslo."),
     "never_again": N_("The times “%(value)s” never come again. Make a new schedule."),
+    "choose_rhythm": N_("Choose how often it should run."),
+    "bad_clock": N_("“%(value)s” is not a time of day. Write it like 07:30."),
+    "choose_weekday": N_("Choose at least one day of the week."),
+    "choose_monthday": N_("Choose a day of the month."),
     "experiment_closed": N_("The experiment is closed. Choose another, or none."),
     # The publish gate: for those who make templates.
     "missing_file": N_("%(field)s is missing. Choose it."),

@@ -32,6 +32,10 @@ class Reason(StrEnum):
     """Why a run ended as it did; the wording for people lives with the pages and their translations."""
 
     CELL_FAILED = "cell_failed"
+    ASKED_FOR_INPUT = "asked_for_input"
+    NO_SPACE = "no_space"
+    TOO_MANY_PROCESSES = "too_many_processes"
+    TOO_MANY_FILES = "too_many_files"
     KERNEL_DIED = "kernel_died"
     OUT_OF_MEMORY = "out_of_memory"
     RUNNER_LOST = "runner_lost"

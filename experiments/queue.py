@@ -12,8 +12,8 @@ A runner (a ``RunnerTicket``) carries out a batch: one run that stands by itself
 2. the runner owns a running attempt that is not among the ``holding`` it sends: that assignment again, the oldest
    first, its lease renewed (a lost answer costs nothing);
 3. the runner is *spent*: TokenRefused. It is spent once it has claimed ``batch_limit`` runs, or a run that goes alone
-   (see below); once one of its attempts was given back or ended by the server; once it was retired; or once it found nothing
-   more of its sweep waiting (that is found out in the claim, and kept);
+   (see below); once one of its attempts was given back or ended by the server; once it was retired; or once it found
+   nothing more of its sweep waiting (that is found out in the claim, and kept);
 4. it owns ``slots`` running attempts, or its agency has ``max_concurrent`` running runs: None;
 5. it is bound to a sweep: the sweep's oldest queued run that does not go alone, or else it is spent now;
 6. it is not bound yet: the agency's oldest queued run of those meant for it (runs of sweeps if ``batch_limit`` is above

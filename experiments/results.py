@@ -54,6 +54,17 @@ _REASONS_OF_FAILURE = {
     )
 }
 _FLAGS = {"nan": "nan", "inf": "inf", "-inf": "-inf"}
+# What a cell's error says about the sandbox rather than about the template's own logic: the error's name, and a part of
+# its message. The first that fits counts.
+_PLAINER = (
+    (Reason.ASKED_FOR_INPUT, re.compile(r"StdinNotImplementedError"), re.compile("")),
+    (Reason.OUT_OF_MEMORY, re.compile(r"MemoryError|_ArrayMemoryError"), re.compile("")),
+    (Reason.OUT_OF_MEMORY, re.compile(r"OSError"), re.compile(r"\[Errno 12\]")),
+    (Reason.NO_SPACE, re.compile(r"OSError"), re.compile(r"\[Errno (?:28|122)\]")),
+    (Reason.TOO_MANY_FILES, re.compile(r"OSError"), re.compile(r"\[Errno 24\]")),
+    (Reason.TOO_MANY_PROCESSES, re.compile(r"BlockingIOError"), re.compile(r"\[Errno 11\] Resource temporarily")),
+    (Reason.TOO_MANY_PROCESSES, re.compile(r"RuntimeError"), re.compile(r"can't start new thread")),
+)
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SVG = re.compile(r"\A\ufeff?\s*(?:<\?xml[^>]*\?>\s*)?(?:<!--.*?-->\s*)*(?:<!DOCTYPE svg[^\[>]*>\s*)?"
                   r"(?:<!--.*?-->\s*)*<svg[\s>/]", re.DOTALL)  # fmt: skip
@@ -115,6 +126,8 @@ def read(report: RunnerReport, *, limits: ResultLimits | None = None) -> RunResu
         error = _reported_error(report.error, len(cells), limits) or error
     else:
         reason = {RunState.TIMED_OUT: Reason.TIME_LIMIT, RunState.CANCELLED: Reason.CANCELLED_BY_USER}.get(state)
+    if reason is Reason.CELL_FAILED and error is not None:
+        reason = _plainer(error)
     records = _Records(limits, notices)
     for record in _records(cells):
         records.add(record)
@@ -235,6 +248,14 @@ def _found_error(cells: list[dict[str, Any]], limits: ResultLimits) -> CellError
             }
             return _reported_error(told, len(cells), limits)
     return None
+
+
+def _plainer(error: CellError) -> Reason:
+    """Return what a failed cell ran into, in words of the lab, where its error says so."""
+    for reason, name, message in _PLAINER:
+        if name.fullmatch(error.name) and message.match(error.message):
+            return reason
+    return Reason.CELL_FAILED
 
 
 def _reported_error(told: Mapping[str, object] | None, cells: int, limits: ResultLimits) -> CellError | None:

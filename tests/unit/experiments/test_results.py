@@ -150,6 +150,28 @@ def test_a_runner_gives_only_reasons_it_can_know(outcome: str, reason: str | Non
     assert (result.state.value, result.reason) == (outcome, kept)
 
 
+@pytest.mark.parametrize(
+    ("name", "message", "reason"),
+    [
+        ("MemoryError", "", "out_of_memory"),
+        ("_ArrayMemoryError", "Unable to allocate 8.00 TiB for an array", "out_of_memory"),
+        ("OSError", "[Errno 12] Cannot allocate memory", "out_of_memory"),
+        ("OSError", "[Errno 28] No space left on device: '/tmp/x'", "no_space"),
+        ("OSError", "[Errno 24] Too many open files: '/dev/null'", "too_many_files"),
+        ("BlockingIOError", "[Errno 11] Resource temporarily unavailable", "too_many_processes"),
+        ("RuntimeError", "can't start new thread", "too_many_processes"),
+        ("StdinNotImplementedError", "raw_input was called", "asked_for_input"),
+        ("ValueError", "[Errno 28] No space left on device", "cell_failed"),
+        ("OSError", "the file says [Errno 28]", "cell_failed"),
+        ("OSError", "[Errno 2] No such file or directory", "cell_failed"),
+    ],
+)
+@pytest.mark.parametrize("outcome", ["failed", "succeeded"])
+def test_what_the_sandbox_lacked_is_said_in_the_labs_words(name: str, message: str, reason: str, outcome: str) -> None:
+    result = read(report(book(cell(failure(name, message))), outcome))
+    assert (result.state, result.reason) == (RunState.FAILED, Reason(reason))
+
+
 def test_the_error_is_cut_and_cleaned() -> None:
     told = {
         "cell": 0,
