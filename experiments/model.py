@@ -123,8 +123,8 @@ class RunnerTicket:
     engine: str
     image_digest: str
     created_at: datetime
-    slots: int = 1  # how many runs it may hold at a time
-    batch_limit: int = 1  # how many runs it may claim in all; above 1 it is meant for sweeps
+    slots: int = 1  # how many runs it may hold at a time; ``resize_runner`` changes it
+    batch_limit: int = 1  # how many runs it may claim in all; above 1 it is meant for sweeps, or has one
 
     @property
     def for_sweeps(self) -> bool:

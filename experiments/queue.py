@@ -17,7 +17,9 @@ A runner (a ``RunnerTicket``) carries out a batch: one run that stands by itself
 4. it owns ``slots`` running attempts, or its agency has ``max_concurrent`` running runs: None;
 5. it is bound to a sweep: the sweep's oldest queued run that does not go alone, or else it is spent now;
 6. it is not bound yet: the agency's oldest queued run of those meant for it (runs of sweeps if ``batch_limit`` is above
-   1, runs that go alone if not), or else the oldest of the others, so that nothing starves; None if nothing waits.
+   1, runs that go alone if not), or else the oldest of the others, so that nothing starves; None if nothing waits. A
+   runner meant for runs that go alone is one for sweeps from its first run of a sweep on: its ``batch_limit`` is then
+   what the queue says, so that a runner that waited, ready, serves whatever comes.
 
 A run *goes alone* if it belongs to no sweep, or if an attempt of it was lost: what it suffered may have been another's
 doing in the same sandbox, or its own doing to the others. Alone it shows which.
@@ -105,6 +107,12 @@ class RunQueue(Protocol):
 
     def loads(self) -> Sequence[RunnerLoad]:
         """Return the same runners, with what each of them has to do."""
+
+    def resize_runner(self, runner: str, slots: int) -> None:
+        """Let a runner hold so many runs at a time, at least 1; what it holds already goes on.
+
+        No error if it is spent, closed or unknown.
+        """
 
     def retire_runner(self, runner: str) -> None:
         """Let a runner claim no more; what it holds goes on. No error if it is retired, closed or unknown."""

@@ -96,10 +96,12 @@ class InMemoryRunQueue:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         lease_seconds: int = 15,
         output_limit_bytes: int = 32 * 1024 * 1024,
+        sweep_batch: int = 200,
     ) -> None:
         self._clock = clock
         self._lease_seconds = lease_seconds
         self._output_limit_bytes = output_limit_bytes
+        self._sweep_batch = sweep_batch
         self._lock = threading.RLock()
         self._agencies: dict[str, _Agency] = {}
         self._runs: dict[str, _Kept] = {}  # in order of creation
@@ -218,6 +220,11 @@ class InMemoryRunQueue:
                 if not r.closed
             ]
 
+    def resize_runner(self, runner: str, slots: int) -> None:
+        with self._lock:
+            if (kept := self._runners.get(runner)) is not None and not kept.spent and not kept.closed:
+                kept.ticket = replace(kept.ticket, slots=max(1, slots))
+
     def retire_runner(self, runner: str) -> None:
         with self._lock:
             if runner in self._runners:
@@ -308,6 +315,8 @@ class InMemoryRunQueue:
         kept.lease_until = now + timedelta(seconds=self._lease_seconds)
         runner.claimed[kept.run.id] = attempt
         runner.sweep = kept.run.request.sweep
+        if not alone and not runner.ticket.for_sweeps:
+            runner.ticket = replace(runner.ticket, batch_limit=self._sweep_batch)
         runner.spent = alone or len(runner.claimed) >= runner.ticket.batch_limit
         return self._assignment(kept)
 

@@ -13,3 +13,4 @@ class RunLimits:
     lease_seconds: int = 15  # a runner that is silent for so long is taken for dead
     max_timeout_seconds: int = 24 * 3600
     output_limit_bytes: int = 32 * 1024 * 1024
+    sweep_batch: int = 200  # runs of a sweep that one runner carries out

@@ -112,6 +112,11 @@ class SqlRunQueue:
             held: dict[str, int] = dict(counts.all())
             return [RunnerLoad(_ticket(r), r.claimed, held.get(r.id, 0), r.spent) for r in session.scalars(query)]
 
+    def resize_runner(self, runner: str, slots: int) -> None:
+        this = and_(col(RunnerRow.id) == runner, _OPEN, not_(col(RunnerRow.spent)))
+        with self._database.write() as session:
+            session.execute(update(RunnerRow).where(this).values(slots=max(1, slots)))
+
     def retire_runner(self, runner: str) -> None:
         now = self._clock()
         with self._database.write() as session:
@@ -283,6 +288,8 @@ class SqlRunQueue:
             return None
         runner.claimed += 1
         runner.sweep = row.sweep
+        if not alone and runner.batch_limit == 1:
+            runner.batch_limit = self._limits.sweep_batch
         runner.spent = alone or runner.claimed >= runner.batch_limit
         session.add(RunnerClaim(runner=runner.id, run=row.id, attempt=attempt, number=runner.claimed))
         session.flush()

@@ -446,9 +446,33 @@ class RunQueueContract:
         assignment = case.queue.claim(token, at(0))
         assert assignment is not None
         assert assignment.run == run
-        case.submit(request(sweep=sweep))
-        with pytest.raises(TokenRefused):  # one run is its whole batch
-            case.queue.claim(token, at(1), [run])
+        more = case.submit(request(sweep=sweep)).id
+        if sweep is None:
+            with pytest.raises(TokenRefused):  # one run is its whole batch
+                case.queue.claim(token, at(1), [run])
+        else:  # from now on it is one for sweeps
+            assert load_of(case.queue, "r1").ticket.for_sweeps
+            assert case.queue.claim(token, at(1), [run]).run == more  # type: ignore[union-attr]
+
+    def test_a_runner_holds_as_many_runs_as_it_is_told_while_it_works(self, case: QueueCase) -> None:
+        runs = [case.submit(request(sweep=SWEEP)).id for _ in range(4)]
+        token = open_runner(case.queue, "r1")
+        case.queue.claim(token, at(0))
+        assert case.queue.claim(token, at(0), runs[:1]) is None
+        case.queue.resize_runner("r1", 3)
+        assert load_of(case.queue, "r1").ticket.slots == 3
+        case.queue.claim(token, at(1), runs[:1])
+        case.queue.resize_runner("r1", 1)
+        assert case.queue.claim(token, at(2), runs[:2]) is None
+        case.queue.finish(token, runs[0], 1, DONE, at(3))
+        assert case.queue.claim(token, at(3), runs[1:2]) is None
+        case.queue.finish(token, runs[1], 1, DONE, at(4))
+        assert case.queue.claim(token, at(4)).run == runs[2]  # type: ignore[union-attr]
+        case.queue.resize_runner("never-opened", 2)
+        case.queue.retire_runner("r1")
+        case.queue.resize_runner("r1", 4)
+        with pytest.raises(TokenRefused):
+            case.queue.claim(token, at(5), [runs[2]])
 
     def test_the_quota_counts_every_run_of_a_batch(self, case: QueueCase) -> None:
         runs = [case.submit(request(SKATT, sweep=SWEEP)).id for _ in range(2)]
