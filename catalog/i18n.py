@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, tzinfo
 from decimal import Decimal
 from functools import cache
 from io import BytesIO
@@ -139,6 +139,14 @@ class Translator:
         """Return a point in time, on Norway's clock."""
         local = value.astimezone(ZONE)
         day = dates.format_date(local.date(), "d. MMM y" if self.language != "en" else "d MMM y", locale=self._locale)
+        clock = dates.format_time(local.time(), "HH:mm" if self.language == "en" else "HH.mm", locale=self._locale)
+        return self(N_("%(day)s at %(clock)s"), day=day, clock=clock)
+
+    def occasion(self, value: datetime, zone: tzinfo = ZONE) -> str:
+        """Return a point in time with its weekday, on the clock of a zone."""
+        local = value.astimezone(zone)
+        pattern = "EEEE d. MMMM y" if self.language != "en" else "EEEE d MMMM y"
+        day = dates.format_date(local.date(), pattern, locale=self._locale)
         clock = dates.format_time(local.time(), "HH:mm" if self.language == "en" else "HH.mm", locale=self._locale)
         return self(N_("%(day)s at %(clock)s"), day=day, clock=clock)
 

@@ -28,6 +28,23 @@ STAGES: dict[str, str] = {
     "stopping": N_("The run is being cancelled …"),
 }
 
+# How long is left, by earlier runs, and what a run waits for; ``static/run.js`` chooses as ``left`` and ``waits`` do.
+LEFT: dict[str, str] = {
+    "soon": N_("Less than a minute left"),
+    "minute": N_("About 1 minute left"),
+    "minutes": N_("About {count} minutes left"),
+    "hour": N_("About 1 hour left"),
+    "hours": N_("About {count} hours left"),
+}
+WAITS: dict[str, str] = {
+    "full": N_("The agency has {running} runs under way, as many as it may have at a time."),
+    "full_one": N_("The agency has a run under way, and may have one at a time."),
+    "ahead": N_("{ahead} of the agency's runs come before this one."),
+    "ahead_one": N_("One of the agency's runs comes before this one."),
+    "next": N_("This is the agency's next run."),
+}
+LONG_WAIT = 10.0  # seconds after which it is said what a run waits for
+
 # The colour of a state's tag, among the design system's own.
 STATE_COLORS: dict[str, str] = {
     RunState.QUEUED: "neutral",
@@ -278,6 +295,30 @@ def stage(state: RunState, steps: int, *, again: bool, stop: bool) -> str:
     if state is RunState.QUEUED:
         return "again" if again else "waiting"
     return "working" if steps else "starting"
+
+
+def left(t: Translator, seconds: float | None) -> str:
+    """Return how long is left in words, "" where nobody knows."""
+    if seconds is None or seconds <= 0:
+        return ""
+    minutes, hours = max(1, round(seconds / 60)), round(seconds / 3600)
+    if seconds < 50:
+        word, count = "soon", 0
+    elif minutes < 60:
+        word, count = "minute" if minutes == 1 else "minutes", minutes
+    else:
+        word, count = "hour" if hours == 1 else "hours", hours
+    return t(LEFT[word]).format(count=count)
+
+
+def waits(t: Translator, ahead: int | None, running: int, limit: int) -> str:
+    """Return what a run waits for. ``ahead``: how many of its agency's runs come first, None where it has no place."""
+    words = []
+    if running >= limit:
+        words.append("full_one" if running == 1 else "full")
+    if ahead is not None:
+        words.append("next" if ahead == 0 else "ahead_one" if ahead == 1 else "ahead")
+    return " ".join(t(WAITS[word]).format(running=running, ahead=ahead) for word in words)
 
 
 def reason(t: Translator, word: str | None) -> tuple[str, str] | None:

@@ -35,6 +35,7 @@ def create(settings: Settings) -> ASGIApp:
             vendor_dir=node_folder(settings.state) / "node_modules",
             max_timeout_seconds=settings.runs.max_timeout,
             max_upload_bytes=settings.catalog.max_upload,
+            sends_mail=bool(settings.mail.host),
         ),
     )
     api = ApiSettings(

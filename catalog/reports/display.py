@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from catalog.i18n import N_, Translator, decimals
 from catalog.store.records import RunRecord
-from experiments.model import Metric
+from experiments.model import Metric, Scalar
 from lab_templates.model import TemplateVersion
 
 
@@ -66,8 +67,13 @@ def metric_rows(record: RunRecord, template: TemplateVersion | None, t: Translat
 
 def parameter_rows(record: RunRecord, template: TemplateVersion | None, t: Translator) -> list[Row]:
     """Return the parameters, each with its declared label, unit and help."""
+    return value_rows(record.parameters, template, t)
+
+
+def value_rows(values: Mapping[str, Scalar], template: TemplateVersion | None, t: Translator) -> list[Row]:
+    """Return values of a template's parameters, each with its declared label, unit and help."""
     rows = []
-    for name, value in record.parameters.items():
+    for name, value in values.items():
         spec = template.parameter(name) if template else None
         if spec is None:
             rows.append(Row(name, t.scalar(value)))

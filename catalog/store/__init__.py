@@ -42,6 +42,7 @@ class Catalog:
     def __init__(self, database: Database, blobs: Blobs, limits: RunLimits, clock: Callable[[], datetime]) -> None:
         self._database = database
         self.limits = limits
+        self.clock = clock
         self.blobs = blobs
         self.agencies = Agencies(database, clock)
         self.members = Members(database, clock)

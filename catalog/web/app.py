@@ -18,7 +18,19 @@ from catalog.reports.service import Reports
 from catalog.reports.source import NotEnded, ReportUnavailable
 from catalog.store import Catalog, Unavailable
 from catalog.web.headers import Shell, TooLarge, is_navigation
-from catalog.web.pages import about, experiments, home, members, publishing, reports, runs, templates
+from catalog.web.pages import (
+    about,
+    experiments,
+    home,
+    members,
+    notices,
+    publishing,
+    reports,
+    runs,
+    schedules,
+    schedules_new,
+    templates,
+)
 from catalog.web.settings import WebSettings
 from catalog.web.visit import STATIC, BadForm, SignIn, Site, visit_without_session
 from lab_templates.model import InvalidInput
@@ -67,7 +79,8 @@ def create_web(catalog: Catalog, identity: Identity, settings: WebSettings) -> F
     if settings.vendor_dir is not None:
         app.mount("/static/vendor", _Static(directory=settings.vendor_dir, check_dir=False), name="vendor")
     app.mount("/static", _Static(directory=STATIC), name="static")
-    for page in (home, publishing, templates, runs, reports, experiments, members, about):
+    pages = (home, publishing, templates, runs, reports, experiments, schedules_new, schedules, notices, members, about)
+    for page in pages:
         app.include_router(page.router)
     _handle_errors(app)
     return app

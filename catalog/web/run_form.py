@@ -113,14 +113,14 @@ def of_run(visit: Visit, run: str, version: TemplateVersion) -> dict[str, str]:
         return {}
     if record.template != version.name:
         return {}
-    given = {f"p-{name}": _shown(visit, value) for name, value in record.parameters.items()}
+    given = {f"p-{name}": shown(visit, value) for name, value in record.parameters.items()}
     return given | {"agency": record.agency.orgnr, "experiment": record.experiment or ""}
 
 
 def _input(visit: Visit, spec: ParameterSpec, given: Mapping[str, str]) -> Input:
     t = visit.t
     kind = "long" if spec.type is ParameterType.TEXT and spec.max_length > 200 else spec.type.value
-    value = given.get(field_id(spec), "" if _answered(given) else _shown(visit, spec.default))
+    value = given.get(field_id(spec), "" if _answered(given) else shown(visit, spec.default))
     choices = tuple((c, t.text(spec.choice_labels[c]) if c in spec.choice_labels else c) for c in spec.choices)
     return Input(
         field_id(spec),
@@ -139,7 +139,8 @@ def _answered(given: Mapping[str, str]) -> bool:
     return "csrf" in given
 
 
-def _shown(visit: Visit, value: Scalar) -> str:
+def shown(visit: Visit, value: Scalar) -> str:
+    """Return a value as its field holds it."""
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -22,7 +22,7 @@ from catalog.access import Action, Forbidden, Viewer, agencies_for, is_admin, ma
 from catalog.i18n import LANGUAGE_NAMES, Translator
 from catalog.identity import Identity, Session
 from catalog.reports.service import Reports
-from catalog.store import Catalog
+from catalog.store import Catalog, Unavailable
 from catalog.store.records import AgencyRecord
 from catalog.web.headers import is_navigation, page_policy
 from catalog.web.i18n import COOKIE, LANGUAGES, choose, translator
@@ -81,7 +81,7 @@ class Visit:
 
     def page(self, template: str, http_status: int = 200, **context: Any) -> Response:
         """Return a rendered page."""
-        body = _environment().get_template(template).render({**self._common(), **context})
+        body = _environment().get_template(template).render({**self._common(), "unread": self._unread(), **context})
         response = HTMLResponse(body, http_status)
         response.headers["Content-Security-Policy"] = page_policy(self.nonce)
         response.headers["Cache-Control"] = "no-store"
@@ -127,6 +127,15 @@ class Visit:
             "languages": [(code, name, self._in_language(code)) for code, name in LANGUAGE_NAMES.items()],
             "RunState": RunState,
         }
+
+    def _unread(self) -> int:
+        """Return how many notices the bell tells of; a database that is away keeps no page from being made."""
+        if self.session is None:
+            return 0
+        try:
+            return self.catalog.notices.unread(self.session.viewer)
+        except Unavailable:
+            return 0
 
     def _in_language(self, code: str) -> str:
         query = [(name, value) for name, value in self.request.query_params.multi_items() if name != "lang"]

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from catalog import wording
 from catalog.access import Action, Forbidden
 from catalog.i18n import N_
+from catalog.store.experiments import CLOSED_STATUSES
 from catalog.store.records import ExperimentRecord, RunFilter
 from catalog.web.fields import day
 from catalog.web.visit import Form, Reader, Sent, Trouble, Visit
@@ -78,6 +79,8 @@ def one(id: str, visit: Reader) -> Response:
         runs=page.items,
         more=visit.url("/runs", experiment=experiment.id) if page.next else None,
         may_act=may_act,
+        schedules=visit.catalog.schedules.list(visit.viewer, experiment=experiment.id).items,
+        closed=CLOSED_STATUSES,
         templates=visit.catalog.templates.list(visit.viewer) if may_act else (),
     )
 

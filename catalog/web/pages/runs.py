@@ -9,7 +9,7 @@ from catalog import wording
 from catalog.access import Action, NotFound
 from catalog.i18n import Translator
 from catalog.reports.display import metric_rows, parameter_rows, provenance_rows
-from catalog.store.records import RunFilter, RunRecord
+from catalog.store.records import RunFilter, RunRecord, ScheduleRecord
 from catalog.web.visit import CHECKED, Reader, Visit
 from experiments.model import RunState
 from lab_templates.model import TemplateVersion
@@ -25,6 +25,8 @@ def listing(
     template: str = "",
     state: str = "",
     experiment: str = "",
+    sweep: str = "",
+    schedule: str = "",
     q: str = "",
     cursor: str = "",
 ) -> Response:
@@ -34,6 +36,8 @@ def listing(
         template=template or None,
         state=wanted,
         experiment=experiment or None,
+        sweep=sweep or None,
+        schedule=schedule or None,
         q=q.strip()[:200] or None,
     )
     page = visit.catalog.runs.list(visit.viewer, chosen, cursor=cursor or None, limit=PAGE_SIZE)
@@ -42,6 +46,8 @@ def listing(
         "template": template,
         "state": wanted or "",
         "experiment": experiment,
+        "sweep": sweep,
+        "schedule": schedule,
         "q": q.strip()[:200],
     }
     return visit.page(
@@ -84,6 +90,12 @@ def one(run: str, visit: Reader, problem: str = "") -> Response:
         figures=list(pictures(record.figures, files)),
         provenance=provenance_rows(record, visit.t),
         reason=wording.reason(visit.t, record.reason),
+        schedule=_schedule(visit, record),
+        waited=max(0.0, (visit.catalog.clock() - record.created_at).total_seconds()),
+        left=wording.left(visit.t, visit.catalog.durations.seconds_left(record)),
+        waits=_waits(visit, record),
+        lefts={word: visit.t(text) for word, text in wording.LEFT.items()},
+        waits_words={word: visit.t(text) for word, text in wording.WAITS.items()},
         notices=[wording.notice(visit.t, word) for word in record.notices],
         may_act=may_act,
         problem=problem == "ended",
@@ -122,6 +134,22 @@ def cancel(run: str, visit: Reader) -> Response:
 @router.post("/runs/{run}/retry", dependencies=CHECKED)
 def retry(run: str, visit: Reader) -> Response:
     return visit.go(f"/runs/{visit.catalog.runs.retry(visit.viewer, run).id}")
+
+
+def _schedule(visit: Visit, record: RunRecord) -> ScheduleRecord | None:
+    """Return the schedule that started a run, if it is still there and the visitor may see it."""
+    try:
+        return visit.catalog.schedules.get(visit.viewer, record.schedule) if record.schedule else None
+    except NotFound:
+        return None
+
+
+def _waits(visit: Visit, record: RunRecord) -> str:
+    """Return what a run has waited for that has waited long, "" for any other."""
+    waiting = visit.catalog.waits.of(visit.viewer, record)
+    if waiting is None or (visit.catalog.clock() - record.created_at).total_seconds() < wording.LONG_WAIT:
+        return ""
+    return wording.waits(visit.t, waiting.ahead, waiting.running, waiting.limit)
 
 
 def title(record: RunRecord, t: Translator) -> str:

@@ -28,6 +28,14 @@ document.addEventListener("DOMContentLoaded", function () {
       }, 0);
     });
   });
+  // A page that is told of new notices while it stands open says so here.
+  document.addEventListener("pr:unread", function (event) {
+    var mark = document.querySelector("[data-bell]"), unread = event.detail;
+    if (!mark) return;
+    mark.hidden = !unread;
+    mark.querySelector("[data-bell-count]").textContent = unread < 100 ? unread : "99+";
+  });
+
   // Going back shows the page as it was left: with its buttons alive.
   window.addEventListener("pageshow", function () {
     document.querySelectorAll("form[data-once] button[type=submit]").forEach(function (button) {
