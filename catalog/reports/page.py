@@ -35,7 +35,7 @@ _HEADING = re.compile(
 
 
 @cache
-def _own(name: str) -> str:
+def own(name: str) -> str:
     """Return the text of one of the template's own files."""
     return (TEMPLATES / "proverom" / name).read_text(encoding="utf-8")
 
@@ -45,12 +45,12 @@ def _hash(text: str) -> str:
 
 
 @cache
-def _inner_policy() -> str:
+def inner_policy() -> str:
     """Return what the page also says itself, for when it is read as a file. Hashes instead of nonces: it can be kept as
     it is.
     """
     return (
-        f"default-src 'none'; script-src {_hash(_own('height.js'))}; style-src {_hash(_own('report.css'))}; "
+        f"default-src 'none'; script-src {_hash(own('height.js'))}; style-src {_hash(own('report.css'))}; "
         "img-src data:; font-src data:; connect-src 'none'; form-action 'none'; base-uri 'none'"
     )
 
@@ -59,7 +59,7 @@ def policy() -> str:
     """Return the Content-Security-Policy of a report: an opaque origin that runs one known script and connects to
     nothing.
     """
-    return f"sandbox allow-scripts; {_inner_policy()}; frame-ancestors 'self'"
+    return f"sandbox allow-scripts; {inner_policy()}; frame-ancestors 'self'"
 
 
 class ReportExporter(HTMLExporter):
@@ -114,8 +114,8 @@ def render_html(source: ReportSource, *, paper: bool = False) -> bytes:
     """Return the report as UTF-8 HTML. ``paper`` leaves the script out."""
     t = translator(source.language)
     view = _view(source, t)
-    style, script = Markup(_own("report.css")), Markup("" if paper else _own("height.js"))  # noqa: S704 (our own files)
-    resources = {"report": view, "_": t, "style": style, "script": script, "policy": _inner_policy()}
+    style, script = Markup(own("report.css")), Markup("" if paper else own("height.js"))  # noqa: S704 (our own files)
+    resources = {"report": view, "_": t, "style": style, "script": script, "policy": inner_policy()}
     notebook = readable(source.notebook)
     _without_title(notebook, str(view["title"]))
     with _LOCK:  # an exporter keeps state from one page to the next

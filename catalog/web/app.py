@@ -29,6 +29,8 @@ from catalog.web.pages import (
     runs,
     schedules,
     schedules_new,
+    sweep_start,
+    sweeps,
     templates,
 )
 from catalog.web.settings import WebSettings
@@ -80,7 +82,7 @@ def create_web(catalog: Catalog, identity: Identity, settings: WebSettings) -> F
         app.mount("/static/vendor", _Static(directory=settings.vendor_dir, check_dir=False), name="vendor")
     app.mount("/static", _Static(directory=STATIC), name="static")
     pages = (home, publishing, templates, runs, reports, experiments, schedules_new, schedules, notices, members, about)
-    for page in pages:
+    for page in (*pages, sweep_start, sweeps):
         app.include_router(page.router)
     _handle_errors(app)
     return app
