@@ -272,4 +272,9 @@ class ResultIn(BaseModel):
     reason: str | None = Field(None, max_length=200)
     error: dict[str, Any] | None = None
     notebook: str = Field(description="The executed notebook as JSON text")
-    disturbed: bool = Field(False, description="It failed beside other runs, and perhaps because of them")
+
+
+class HandBackIn(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    attempt: int = Field(ge=1, le=1_000_000)

@@ -1,6 +1,6 @@
 """The runner protocol's server side. What comes in here comes out of a sandbox.
 
-A run token opens nothing but these three calls, for one batch of runs; the queue checks it in the same transaction
+A run token opens nothing but these four calls, for one batch of runs; the queue checks it in the same transaction
 that does the work. It is no Hub token, and a Hub token is none of these.
 """
 
@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 
 from catalog.api.body import read_json
 from catalog.api.context import Lab, Services, bearer, unauthorized
-from catalog.api.models import ClaimIn, HeartbeatIn, ResultIn
+from catalog.api.models import ClaimIn, HandBackIn, HeartbeatIn, ResultIn
 from catalog.api.problems import Refusal
 from catalog.bell import WORK, of_run, of_sweep
 from experiments.model import Assignment, Directive, Progress, Reason, Run, RunnerReport, RunResult, RunState
@@ -55,6 +55,10 @@ class StateOut(BaseModel):
     state: str = Field(examples=["succeeded"])
 
 
+class HandedBackOut(BaseModel):
+    taken: bool
+
+
 @router.post("/claim")
 async def claim(request: Request, lab: Lab, wait: Annotated[float, Query(ge=0, le=30)] = 0) -> Response:
     """Give the runner its next run, waiting up to ``wait`` seconds for one. No thread is held while it waits."""
@@ -88,9 +92,7 @@ async def heartbeat(run: str, request: Request, lab: Lab) -> DirectiveOut:
 
 @router.post("/runs/{run}/result")
 async def result(run: str, request: Request, lab: Lab) -> StateOut:
-    """Take the result, once, or let a run that was ``disturbed`` be tried again, alone. A result that
-    cannot be read ends the run as ``failed`` with ``bad_result``, and is a 422.
-    """
+    """Take the result, once. One that cannot be read ends the run as ``failed`` with ``bad_result``, and is a 422."""
     token = _token(request)
     digest = hashlib.sha256(token.encode()).hexdigest()
     await run_in_threadpool(_known, lab, digest)  # before the body: strangers' bodies are not read
@@ -112,6 +114,23 @@ async def result(run: str, request: Request, lab: Lab) -> StateOut:
     return StateOut(state=ended.state.value)
 
 
+@router.post("/runs/{run}/hand-back")
+async def hand_back(run: str, request: Request, lab: Lab) -> HandedBackOut:
+    """Let a run that failed beside others, and perhaps because of them, be tried again alone.
+
+    ``taken`` is False where its result is to be sent instead.
+    """
+    token = _token(request)
+    body = _model(HandBackIn, read_json(await request.body()))
+    given = await run_in_threadpool(lab.catalog.queue.hand_back, token, run, body.attempt, _now())
+    if given is not None:
+        lab.bell.ring(of_run(run))
+        if given.request.sweep is not None:
+            lab.bell.ring(of_sweep(given.request.sweep))
+        lab.bell.ring(WORK)  # a place is free
+    return HandedBackOut(taken=given is not None)
+
+
 def _known(lab: Services, token_sha256: str) -> None:
     """Raise TokenRefused for a token that no open runner has."""
     if not any(ticket.token_sha256 == token_sha256 for ticket in lab.catalog.queue.runners()):
@@ -120,8 +139,6 @@ def _known(lab: Services, token_sha256: str) -> None:
 
 def _finish(lab: Services, token: str, run: str, data: bytes) -> Run:
     body = _model(ResultIn, read_json(data, mend_text=True))
-    if body.disturbed and (again := lab.catalog.queue.hand_back(token, run, body.attempt, _now())) is not None:
-        return again
     report = RunnerReport(
         outcome=body.outcome,
         notebook=body.notebook.encode("utf-8"),

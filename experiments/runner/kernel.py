@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from experiments.runner import frames
+from experiments.runner import frames, processes
 
 # When memory runs out, the system picks the largest process of these, and never the runner or another run's worker.
 _KILL_ME_FIRST = b"500"
@@ -130,6 +130,8 @@ def _leave_the_parent(keep: int) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    # The worker is closed to its kernel; the kernel is its user's own, and may look at itself.
+    processes.close_to_others(False)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_bytes(_KILL_ME_FIRST)
 

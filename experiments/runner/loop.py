@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from experiments.runner import processes
+from experiments.runner.company import Company
 from experiments.runner.places import SharedPlaces
 from experiments.runner.protocol import HubAway, HubClient, Refused, Task
 from experiments.runner.workers import NoWorker, Worker, Zygote, died, failed, not_started
@@ -25,6 +26,7 @@ FIRST_BEAT = 1.0  # seconds
 WORKER_GRACE = 30.0
 CLAIM_WAIT = 20  # seconds that one question for work may stay open
 SLOWEST_RETRY = 5.0
+PAUSE = 0.5  # seconds before a run is claimed again that no thread could be had for
 LOOK_FOR_PROGRESS = 0.5  # seconds between two looks at how far the run has come
 # A result is sent for this long before the runner gives up: a database that is restored from its backup takes its time.
 KEEP_TRYING = 6 * 3600.0
@@ -76,6 +78,7 @@ class Runner:
         self._free = threading.Semaphore(slots)
         self._zygote = Zygote(environment)
         self._shared = SharedPlaces(places)
+        self._company = Company(self._shared.paths)
         self._lock = threading.Lock()
         self._held: dict[str, Worker | None] = {}
         self._code = DONE
@@ -97,7 +100,15 @@ class Runner:
                 break
             threads = [thread for thread in threads if thread.is_alive()]
             threads.append(threading.Thread(target=self._carry_out, args=(task,), name=f"run {task.run}", daemon=True))
-            threads[-1].start()
+            try:
+                threads[-1].start()
+            except RuntimeError as error:
+                # The sandbox has no process left. The Hub gives the run again to who asks without knowing of it.
+                say(f"run {task.run}: {error}")
+                self._company.trouble()
+                threads.pop()
+                self._let_go(task)
+                time.sleep(PAUSE)
         for thread in threads:
             thread.join()
         self._zygote.end()
@@ -128,32 +139,51 @@ class Runner:
     def _carry_out(self, task: Task) -> None:
         """Have the task executed while heartbeats are sent, and send its result."""
         say(f"run {task.run}, attempt {task.attempt}: starting")
+        stay = self._company.enter()
         heart: Heart | None = None
-        killed = processes.out_of_memory_kills()
+        worker: Worker | None = None
         try:
             try:
                 worker = self._zygote.worker(task)
-            except NoWorker as error:
-                about, body = not_started(task, str(error))
-            else:
                 with self._lock:
                     self._held[task.run] = worker
-                heart = Heart(self._hub, task, worker)
+                heart = Heart(self._hub, task, worker, self._company)
                 heart.start()
-                found = worker.wait(task.timeout_seconds + WORKER_GRACE)
-                self._clear(task)
-                about, body = found or died(task, processes.out_of_memory_kills() > killed)
+            except (NoWorker, RuntimeError) as error:  # RuntimeError: the sandbox has no thread left
+                if worker is not None:
+                    worker.close()
+                about, body = not_started(task, str(error))
+            else:
+                about, body = self._wait_for(task, worker)
             # A runner that is being ended kills its workers itself: the run is then for another runner.
             if _ENDING.is_set() or (heart is not None and heart.lost):
                 return
             say(f"run {task.run}, attempt {task.attempt}: {about.get('outcome')} {about.get('reason') or ''}".rstrip())
-            self._code |= deliver(self._hub, task, about, body)
+            self._company.leave(stay)
+            if not (stay.disturbed(about) and hand_back(self._hub, task)):
+                self._code |= deliver(self._hub, task, about, body)
         finally:
             if heart is not None:
                 heart.stop()
-            with self._lock:
-                self._held.pop(task.run, None)
-            self._free.release()
+            self._company.leave(stay)
+            self._let_go(task)
+
+    def _wait_for(self, task: Task, worker: Worker) -> tuple[Mapping[str, Any], bytes]:
+        """Return what happened to the run, with nothing of it left."""
+        killed = processes.out_of_memory_kills()
+        found = worker.wait(task.timeout_seconds + WORKER_GRACE)
+        # What the run has used up, or done to others, is looked for while it is still there to be seen.
+        self._company.look()
+        if found is None or not worker.has_its_home():
+            self._company.trouble()
+        worker.close()
+        self._clear(task)
+        return found or died(task, processes.out_of_memory_kills() > killed)
+
+    def _let_go(self, task: Task) -> None:
+        with self._lock:
+            self._held.pop(task.run, None)
+        self._free.release()
 
     def _clear(self, task: Task) -> None:
         """Remove what a run has left behind outside of its own process and directory."""
@@ -172,9 +202,9 @@ class Heart(threading.Thread):
     ends this run at once, because whatever it finished would be refused; one that knows the runner no more ends it.
     """
 
-    def __init__(self, hub: HubClient, task: Task, worker: Worker) -> None:
+    def __init__(self, hub: HubClient, task: Task, worker: Worker, company: Company) -> None:
         super().__init__(name="heart", daemon=True)
-        self._hub, self._task, self._worker = hub, task, worker
+        self._hub, self._task, self._worker, self._company = hub, task, worker, company
         self._ended = threading.Event()
         self.lost = False
 
@@ -187,6 +217,8 @@ class Heart(threading.Thread):
         while not self._ended.wait(pause):
             # A person watches the page, so what has moved is told soon; a chatty cell is not told of at every line.
             progress, pause = self._worker.progress(), look
+            self._company.look()
+            self._worker.kill_if_stopped()
             if progress != told or time.monotonic() >= due:
                 told = progress
                 due = time.monotonic() + self._beat(every, told)
@@ -212,6 +244,25 @@ class Heart(threading.Thread):
             self._ended.set()
             self._worker.kill()
         return pause
+
+
+def hand_back(hub: HubClient, task: Task) -> bool:
+    """Ask for another attempt at a run; return False if its result is to be sent. What is refused is gone."""
+    retry = Backoff()
+    end = time.monotonic() + KEEP_TRYING
+    while time.monotonic() < end:
+        try:
+            taken = hub.hand_back(task)
+        except HubAway as away:
+            say(f"the run is handed back later: {away}")
+            retry.wait()
+        except Refused as refused:
+            say(f"the run was not taken back: {refused}")
+            return True
+        else:
+            say(f"run {task.run}: " + ("to be tried again, alone" if taken else "its result is wanted"))
+            return taken
+    return True
 
 
 def deliver(hub: HubClient, task: Task, about: Mapping[str, Any], body: bytes) -> int:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Collection
 from pathlib import Path
 
-from experiments.runner.workers import remove_directory
+from experiments.runner import removal
 
 
 class SharedPlaces:
@@ -20,7 +19,7 @@ class SharedPlaces:
 
     def __init__(self, places: str) -> None:
         """``places`` are absolute paths with colons between; "" is none, and then nothing is ever removed."""
-        self._places = [Path(place) for place in places.split(":") if place.startswith("/")]
+        self.paths = tuple(Path(place) for place in places.split(":") if place.startswith("/"))
         self._before: set[str] = set()
 
     def remember(self) -> None:
@@ -37,14 +36,11 @@ class SharedPlaces:
                 found = os.lstat(entry)
                 if oldest_living is not None and found.st_ctime >= oldest_living:
                     continue
-                if stat.S_ISDIR(found.st_mode):
-                    remove_directory(Path(entry))
-                else:
-                    os.unlink(entry)
+                removal.remove(Path(entry))
 
     def _entries(self) -> list[str]:
         found: list[str] = []
-        for place in self._places:
+        for place in self.paths:
             with contextlib.suppress(OSError):
                 found += [os.path.join(place, name) for name in os.listdir(place)]
         return found

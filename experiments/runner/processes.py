@@ -20,8 +20,13 @@ def shield() -> None:
     The environment a process was started with stays readable in /proc/<pid>/environ however it was changed since, and
     the runner's token was in it. Where the system has no prctl, nothing happens.
     """
-    _prctl(_PR_SET_DUMPABLE, 0)
+    close_to_others()
     adopt_orphans()
+
+
+def close_to_others(closed: bool = True) -> None:
+    """Keep others of this uid from this process' memory and descriptors, and those it forks; False opens it again."""
+    _prctl(_PR_SET_DUMPABLE, 0 if closed else 1)
 
 
 def adopt_orphans() -> None:
@@ -62,15 +67,21 @@ def descendants(root: int | None = None, *, without: Collection[int] = ()) -> se
         below -= set(without)
         todo.extend(below - found)
         found |= below
-    return {pid for pid in found if not _is_zombie(pid)}
+    return {pid for pid in found if _state(pid) not in b"ZX"}
 
 
-def _is_zombie(pid: int) -> bool:
+def is_stopped(pid: int) -> bool:
+    """Return whether somebody has stopped the process (SIGSTOP) or traces it."""
+    return _state(pid) in b"Tt"
+
+
+def _state(pid: int) -> bytes:
+    """Return the letter of a process' state, that of a dead one where there is none."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] in b"ZX"
+            return file.read().rpartition(b")")[2].split()[0]
     except OSError:
-        return True
+        return b"X"
 
 
 def _descendants_by_scan(root: int, without: Collection[int]) -> set[int]:
@@ -143,10 +154,20 @@ def interrupt(group: int) -> None:
 
 def out_of_memory_kills() -> int:
     """Return how often the system has killed a process of this sandbox for want of memory; 0 where it does not say."""
-    for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
+    return _counted("oom_kill", "/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
+
+
+def refused_processes() -> int:
+    """Return how often a process or thread was refused because this sandbox had too many; 0 where nobody counts."""
+    return _counted("max", "/sys/fs/cgroup/pids.events", "/sys/fs/cgroup/pids/pids.events")
+
+
+def _counted(name: str, *paths: str) -> int:
+    """Return what the first readable of some lists of names and numbers says of ``name``; 0 if none does."""
+    for path in paths:
         with contextlib.suppress(OSError, ValueError):
             for line in Path(path).read_text().splitlines():
-                if line.startswith("oom_kill "):
+                if line.startswith(f"{name} "):
                     return int(line.split()[1])
     return 0
 

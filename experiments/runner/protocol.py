@@ -105,6 +105,11 @@ class HubClient:
         _, answer = self._post(f"/runs/{quote(task.run, safe='')}/heartbeat", body, min(self._timeout, 10.0))
         return bool(answer.get("cancel"))
 
+    def hand_back(self, task: Task) -> bool:
+        """Ask for another attempt at the run, alone; return False if its result is wanted. Raise HubAway or Refused."""
+        _, answer = self._post(f"/runs/{quote(task.run, safe='')}/hand-back", {"attempt": task.attempt}, self._timeout)
+        return bool(answer.get("taken"))
+
     def finish(self, task: Task, body: bytes) -> str:
         """Send a result (``result_body``); return the state the Hub recorded. Raise HubAway or Refused."""
         _, answer = self._post(f"/runs/{quote(task.run, safe='')}/result", body, max(self._timeout, 120.0))

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,11 +18,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from experiments.runner import frames, processes
+from experiments.runner import frames, processes, removal
 from experiments.runner.protocol import Report, Task, result_body
 from experiments.runner.zygote import PID
 
 WARM_UP = 120.0  # seconds; a cold disk is slow, and a sandbox may have half a core
+_FORK = 20.0  # seconds; a zygote that takes longer has been stopped from inside, and is replaced
 _SHORT_ENOUGH = 80  # a Unix socket's whole path has 107 bytes
 _NOT_OURS = ("PROVEROM_", "JUPYTERHUB_")
 # Native libraries would make threads of their own when they are imported, and threads don't survive a fork.
@@ -54,13 +54,15 @@ class Zygote:
     def worker(self, task: Task) -> Worker:
         """Fork a worker and give it the run; raise NoWorker."""
         with self._lock:
-            for _ in range(2):
-                if self._process is None or self._process.poll() is not None:
-                    self._start()
-                with contextlib.suppress(OSError, EOFError):
-                    return self._fork(task)
-                self._end()
-        raise NoWorker("The process that runs are started from died twice.")
+            try:
+                home = own_directory()
+            except OSError as error:
+                raise NoWorker(f"There is no room for the run's files: {error.strerror}.") from error
+            try:
+                return self._worker(task, home)
+            except BaseException:
+                removal.remove(home)
+                raise
 
     def kill_others(self, workers: Collection[int]) -> None:
         """Kill every process below the runner but this one, ``workers``, and what is below these.
@@ -76,7 +78,16 @@ class Zygote:
         """End it; workers that live are left alone."""
         with self._lock:
             self._end()
-            remove_directory(self._place)
+            removal.remove(self._place)
+
+    def _worker(self, task: Task, home: Path) -> Worker:
+        for _ in range(2):
+            if self._process is None or self._process.poll() is not None:
+                self._start()
+            with contextlib.suppress(OSError, EOFError):
+                return self._fork(task, home)
+            self._end()
+        raise NoWorker("The process that runs are started from died twice.")
 
     def _start(self) -> None:
         self._end()
@@ -85,20 +96,25 @@ class Zygote:
         environment = {**self._environment, **self._warm, **dict.fromkeys(_ONE_THREAD, "1")}
         environment["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # else it advises, on the log, about what nobody does here
         environment |= {"MPLCONFIGDIR": str(self._place / "matplotlib"), "IPYTHONDIR": str(self._place / "ipython")}
-        with theirs:
-            self._process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
-            )
         self._control = ours
         ours.settimeout(WARM_UP)
         try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
             (threads,) = PID.unpack(_read(ours, PID.size))
         except (OSError, EOFError) as error:
             self._end()
             raise NoWorker(f"The process that runs are started from did not get up: {error!r}") from error
+        ours.settimeout(_FORK)
         self._may_fork = threads == 1
 
-    def _fork(self, task: Task) -> Worker:
+    def _fork(self, task: Task, home: Path) -> Worker:
         assert self._control is not None  # noqa: S101
         ours, theirs = socket.socketpair()
         with theirs:
@@ -107,7 +123,7 @@ class Zygote:
         if pid < 0:
             ours.close()
             raise NoWorker(f"No process could be made for the run: {os.strerror(-pid)}.")
-        return Worker(task, pid, ours, self._environment, may_fork=self._may_fork)
+        return Worker(task, pid, ours, home, self._environment, may_fork=self._may_fork)
 
     def _end(self) -> None:
         if self._control is not None:
@@ -123,12 +139,21 @@ class Worker:
     """One run's process, as the runner sees it. What it says may come from the run's kernel: it is only passed on."""
 
     def __init__(
-        self, task: Task, pid: int, stream: socket.socket, environment: Mapping[str, str], *, may_fork: bool
+        self,
+        task: Task,
+        pid: int,
+        stream: socket.socket,
+        home: Path,
+        environment: Mapping[str, str],
+        *,
+        may_fork: bool,
     ) -> None:
         self.task = task
         self.pid = pid
         self._stream = stream
-        self.home = own_directory()
+        self.home = home
+        self._inode = home.lstat().st_ino
+        self._stopped = False
         self.began = time.time()
         self._progress: tuple[int, int, str] = (0, 0, "")
         order = {
@@ -143,7 +168,7 @@ class Worker:
     def wait(self, seconds: float) -> tuple[Mapping[str, Any], bytes] | None:
         """Return what happened and the result's body; None if the worker died or said nothing sensible until then.
 
-        Nothing of the run is left when this returns, but what outlived a worker that was killed (``kill_orphans``).
+        It may be called once; ``close`` is to follow.
         """
         end = time.monotonic() + seconds
         try:
@@ -151,10 +176,25 @@ class Worker:
         except (OSError, ValueError, TypeError, frames.BadFrame) as error:
             print(f"run {self.task.run}: its worker speaks nonsense: {error!r}", file=sys.stderr, flush=True)
             return None
-        finally:
+
+    def close(self) -> None:
+        """Leave nothing of the run, but what outlived a worker that was killed (``Zygote.kill_others``)."""
+        self.kill()
+        self._stream.close()
+        removal.remove(self.home)
+
+    def has_its_home(self) -> bool:
+        """Return whether the run's directory is where it was made: others of its uid can move it away."""
+        try:
+            return self.home.lstat().st_ino == self._inode
+        except OSError:
+            return False
+
+    def kill_if_stopped(self) -> None:
+        """Kill it if it was stopped by another process, at two looks in a row: it would never end by itself."""
+        before, self._stopped = self._stopped, processes.is_stopped(self.pid)
+        if before and self._stopped:
             self.kill()
-            self._stream.close()
-            remove_directory(self.home)
 
     def cancel(self) -> None:
         """Let it stop the run and report; one that is gone is no error."""
@@ -218,19 +258,6 @@ def own_directory() -> Path:
     if len(os.fsencode(directory)) > _SHORT_ENOUGH and os.access("/tmp", os.W_OK):  # noqa: S108
         directory = "/tmp"  # noqa: S108
     return Path(tempfile.mkdtemp(prefix="pr-", dir=directory))
-
-
-def remove_directory(directory: Path) -> None:
-    """Remove it as far as possible; what cannot be removed goes with the sandbox."""
-
-    def open_up(_function: object, path: str, _error: object) -> None:
-        with contextlib.suppress(OSError):
-            os.chmod(os.path.dirname(path), 0o700)
-            os.chmod(path, 0o700, follow_symlinks=os.path.islink(path) is False)
-            shutil.rmtree(path, ignore_errors=True) if os.path.isdir(path) else os.unlink(path)
-
-    with contextlib.suppress(OSError, RecursionError):
-        shutil.rmtree(directory, onerror=open_up)
 
 
 def _read(stream: socket.socket, size: int) -> bytes:

@@ -19,6 +19,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.runner import processes
+
 WARM_FILE = "etc/proverom/warm.txt"  # below the environment: one module a line
 WARM_VARIABLE = "PROVEROM_RUNNER_WARM"
 WARM = ("numpy", "pandas", "matplotlib.pyplot", "scipy.stats", "experiments.record")
@@ -48,6 +50,8 @@ def main(descriptor: int) -> None:
     """Warm up, say so (the number of threads there are), and fork workers until the runner is gone."""
     control = socket.socket(fileno=descriptor)
     warm_up()
+    # A kernel has the same uid: it must find no way into this process, nor into the workers forked from it.
+    processes.close_to_others()
     control.sendall(PID.pack(threads()))
     # Children are collected by the system. What is alive now is left alone by the garbage collector, in every fork:
     # its marks would make a copy of each page.

@@ -31,6 +31,7 @@ from lab_templates.model import TemplateVersion, Text
 AGENCY = "889640782"
 PROJECT = Path(__file__).resolve().parents[2]
 _HEARTBEAT = re.compile(r"/runner/v1/runs/([^/]+)/heartbeat")
+_HAND_BACK = re.compile(r"/runner/v1/runs/([^/]+)/hand-back")
 _RESULT = re.compile(r"/runner/v1/runs/([^/]+)/result")
 
 
@@ -178,6 +179,8 @@ class RunnerHub:
             self.heartbeats.append(progress)
             directive = self.queue.heartbeat(token, match[1], body["attempt"], progress, now)
             return 200, {"cancel": directive.cancel}
+        if match := _HAND_BACK.fullmatch(address.path):
+            return 200, {"taken": self.queue.hand_back(token, match[1], body["attempt"], now) is not None}
         match = _RESULT.fullmatch(address.path)
         assert match, request.path
         report = RunnerReport(body["outcome"], body["notebook"].encode(), body["reason"], body["error"])

@@ -131,7 +131,7 @@ def test_a_running_cell_is_cancelled(hub: RunnerHub, runner: RunnerProcess) -> N
         ("exit_zero", Reason.KERNEL_DIED, "DeadKernelError"),
         ("segfault", Reason.KERNEL_DIED, "DeadKernelError"),
         ("kill_own_group", Reason.KERNEL_DIED, "DeadKernelError"),
-        ("ask_for_input", Reason.CELL_FAILED, "StdinNotImplementedError"),
+        ("ask_for_input", Reason.ASKED_FOR_INPUT, "StdinNotImplementedError"),
         ("exit_three", Reason.CELL_FAILED, "SystemExit"),
         ("raise_keyboard_interrupt", Reason.CELL_FAILED, "KeyboardInterrupt"),
     ],
