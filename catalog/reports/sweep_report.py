@@ -62,11 +62,10 @@ class SweepSource:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way in which runs failed: how many, what happened, what to do."""
+    """One way in which runs failed: how many, and what happened."""
 
     points: int
     what: str
-    next: str
     run: str
 
 
@@ -168,8 +167,8 @@ def ways(failures: Sequence[Failures], t: Translator) -> list[Way]:
     """Return how runs failed, in sentences."""
     found = []
     for failure in failures:
-        what, following = wording.reason(t, failure.reason) or (wording.state(t, failure.state), "")
-        found.append(Way(failure.points, what, following, failure.run))
+        reason = wording.reason(t, failure.reason)
+        found.append(Way(failure.points, reason[0] if reason else wording.state(t, failure.state), failure.run))
     return found
 
 

@@ -33,7 +33,7 @@ class Frame:
     font: int
     left: int
     right: int = 16
-    top: int = 30
+    top: int = 42
     bottom: int = 52
 
 
