@@ -88,7 +88,7 @@ def test_many_waiting_runners_hold_no_threads(lab: ApiLab) -> None:
     assert not any(thread.is_alive() for thread in waiting)
 
 
-@pytest.mark.parametrize("path", ["/claim", "/runs/x/heartbeat", "/runs/x/result"])
+@pytest.mark.parametrize("path", ["/claim", "/runs/x/heartbeat", "/runs/x/result", "/runs/x/hand-back"])
 def test_a_hub_token_opens_nothing_here(lab: ApiLab, path: str) -> None:
     for token in ("token-root", "unknown"):
         answer = lab.runner(path, token, {"attempt": 1, "outcome": "succeeded", "notebook": "{}"})
@@ -109,13 +109,22 @@ def test_another_run_is_403_and_a_lost_attempt_409(lab: ApiLab) -> None:
     mine, other = lab.submit().json()["id"], lab.submit().json()["id"]
     token, assignment = lab.world.claim("r1")
     assert assignment.run == mine
-    for path in ("heartbeat", "result"):
+    for path in ("heartbeat", "result", "hand-back"):
         assert lab.runner(f"/runs/{other}/{path}", token, result()).status_code == 403
         assert lab.runner(f"/runs/{mine}/{path}", token, result(attempt=7)).status_code == 409
     assert state(lab, mine) == ("running", None)
     assert state(lab, other) == ("queued", None)
     lab.world.catalog.queue.close_runner("r1")
     assert lab.runner(f"/runs/{mine}/result", token, result()).status_code == 401
+
+
+def test_a_run_that_had_its_sandbox_to_itself_is_not_handed_back(lab: ApiLab) -> None:
+    run = lab.submit().json()["id"]
+    token, _ = lab.world.claim("r1")
+    assert lab.runner(f"/runs/{run}/hand-back", token, {"attempt": 1}).json() == {"taken": False}
+    assert state(lab, run) == ("running", None)
+    lab.runner(f"/runs/{run}/result", token, result())
+    assert lab.runner(f"/runs/{run}/hand-back", token, {"attempt": 1}).status_code == 409
 
 
 @pytest.mark.parametrize("fields", [{"notebook": "not json"}, {"notebook": '{"cells": 1}'}, {"outcome": "running"}])
@@ -139,7 +148,7 @@ def test_a_bad_result_for_anothers_run_ends_nothing(lab: ApiLab) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"null", b'{"attempt": "1"}', b'{"attempt": 0}', b"\xff", b"[" * 5000]
 )
-@pytest.mark.parametrize("path", ["heartbeat", "result"])
+@pytest.mark.parametrize("path", ["heartbeat", "result", "hand-back"])
 def test_junk_changes_nothing(lab: ApiLab, path: str, body: bytes) -> None:
     run = lab.submit().json()["id"]
     token, _ = lab.world.claim("r1")
