@@ -57,6 +57,8 @@ def new(
     record = visit.catalog.templates.get(visit.viewer, template, version or None)
     given = _like(visit, model, record.version) if model else run_form.of_run(visit, run, record.version) if run else {}
     given = {**_FIRST, "time_parameter": _usual(record.version), **given}
+    if visit.t.language != "en":
+        given["clock"] = given["clock"].replace(":", ".")
     given |= {"agency": agency or given.get("agency", ""), "experiment": experiment or given.get("experiment", "")}
     return _form(visit, record, given)
 
