@@ -54,6 +54,7 @@ class DispatcherConfig:
     reconcile_seconds: float = 2.0  # how often the engine is asked what lives
     start_grace_seconds: float = 60.0  # a ticket without a sandbox is given up after this
     claim_grace_seconds: float = 120.0  # a sandbox that has not asked for work by then is given up
+    take_up_seconds: float = 2.0  # a runner that waits has taken up what was submitted by then
     idle_seconds: float = 30.0  # a runner that nothing waits for is ended after this
     silence_seconds: float = 30.0  # a runner that lives but says nothing after its lease has this long to speak up
     deadline_grace_seconds: float = 20.0  # the runner ends its run itself at the deadline; this is for those that don't
@@ -84,6 +85,7 @@ class Dispatcher:
         self._lock = threading.Lock()
         self._starting: dict[str, RunnerTicket] = {}
         self._resting_since: dict[str, datetime] = {}
+        self._widening: dict[str, int] = {}  # runner -> the places it is to have
         self._removing: set[str] = set()  # sandbox names
         self._trouble: dict[str, _Trouble] = {}
         self._cancel_seen: dict[tuple[str, int], datetime] = {}
@@ -195,7 +197,10 @@ class Dispatcher:
     def _bury_idle(self, idle: Iterable[RunnerLoad], sandboxes: Mapping[str, SandboxStatus], now: datetime) -> None:
         """Give up runners that ended, or never got up, before they had asked for work, and such that ask no more."""
         config = self._config
-        waiting = {row.agency for row in self._queue.demand() if row.queued and row.running < row.max_concurrent}
+        # Since when something has waited that a runner could have asked for.
+        waiting = {
+            row.agency: row.oldest for row in self._queue.demand() if row.oldest and row.running < row.max_concurrent
+        }
         resting: dict[str, datetime] = {}
         for load in idle:
             ticket = load.ticket
@@ -214,7 +219,9 @@ class Dispatcher:
                 if not _within(now, resting[ticket.id], config.idle_seconds):
                     log.info("runner %s of %s asks for no more of its batch", ticket.id, ticket.agency)
                     self._queue.retire_runner(ticket.id)
-            elif ticket.agency in waiting and not _within(now, ticket.created_at, config.claim_grace_seconds):
+            elif (since := waiting.get(ticket.agency)) and not _within(
+                now, max(ticket.created_at, since), config.claim_grace_seconds
+            ):
                 said = self._last_words(ticket.sandbox)
                 self._give_up(ticket, "it does not ask for work")
                 self._failed_start(ticket.agency, f"The runner did not reach the Hub. {said}", now)
@@ -269,21 +276,32 @@ class Dispatcher:
         config = self._config
         recent = now - timedelta(seconds=config.warm_for_seconds) if config.warm_per_agency else None
         demand = [self._within_quota(row) for row in self._queue.demand(recent)]
+        loads = self._loads()
+        lanes = _lanes(demand, loads, desired_places(demand, total=config.total_runs))
+        self._keep_ready(lanes)
+        room = config.total_runs - sum(_places(load) for load in loads)
+        for lane in lanes:
+            room -= self._widen(lane, loads, room)
+            if lane.missing > 0 and not self._about_to_be_served(lane, lanes, now):
+                room -= self._start_missing(lane, lane.missing, loads, room, now)
+        if not any(lane.missing > 0 for lane in lanes):
+            for lane in lanes:
+                room -= self._start_missing(lane, lane.missing + lane.warm, loads, room, now)
+        self._make_room(lanes, loads, room)
+        self._end_idle(lanes, loads, now)
+
+    def _loads(self) -> list[RunnerLoad]:
+        """Return the runners that are there, on their way, or about to be wider, and have something left to do."""
         with self._lock:
-            starting = dict(self._starting)
+            starting, widening = dict(self._starting), dict(self._widening)
         loads = [load for load in self._queue.loads() if not load.finished]
         known = {load.ticket.id for load in loads}
         loads += [RunnerLoad(ticket, 0, 0, False) for ticket in starting.values() if ticket.id not in known]
-        lanes = _lanes(demand, loads, desired_places(demand, total=config.total_runs))
-        room = config.total_runs - sum(load.ticket.slots for load in loads)
-        for lane in lanes:
-            while lane.missing > 0 and (slots := self._slots(lane, loads, room)) > 0 and self._may_start(lane, now):
-                room -= slots
-                loads.append(RunnerLoad(self._start(lane, slots, now), 0, 0, False))
-                lane.have += slots
-        self._make_room(lanes, loads, room)
-        self._keep_warm(lanes, loads, room, now)
-        self._end_idle(lanes, loads, now)
+        wider = {id: max(slots, load.ticket.slots) for load in loads if (slots := widening.get(id := load.ticket.id))}
+        return [
+            replace(load, ticket=replace(load.ticket, slots=wider.get(load.ticket.id, load.ticket.slots)))
+            for load in loads
+        ]
 
     def _within_quota(self, row: AgencyDemand) -> AgencyDemand:
         return replace(row, max_concurrent=min(row.max_concurrent, self._affordable(row)))
@@ -295,54 +313,129 @@ class Dispatcher:
         by_cpus = total if row.max_cpus is None else int(row.max_cpus / limits.cpus + 1e-9)
         return max(0, min(by_memory, by_cpus))
 
-    def _slots(self, lane: _Lane, loads: Sequence[RunnerLoad], room: int) -> int:
-        """Return how many slots the lane's next runner can have, 0 if it cannot have one now."""
-        taken = sum(load.ticket.slots for load in loads if load.ticket.agency == lane.row.agency)
+    def _keep_ready(self, lanes: Sequence[_Lane]) -> None:
+        """Say how many runners each agency should have beyond those it needs, ready for what comes next.
+
+        Sweeps leave room for them, half of the lab's places at most: so the first run of somebody else starts at once
+        beside a sweep, however long that is. An agency whose own sweep waits has none: the sweep would take it.
+        """
+        config = self._config
+        sweeps = [lane for lane in lanes if lane.sweeps]
+        swept = {lane.row.agency for lane in sweeps if lane.row.queued_of_sweeps > 0}
+        free = config.total_runs - sum(lane.wanted for lane in lanes if not lane.sweeps)
+        at_work = sum(lane.wanted > 0 for lane in sweeps)
+        left = max(0, min(config.total_runs // 2, free - at_work) if at_work else free)
+        for lane in lanes:
+            if lane.sweeps or lane.row.agency in swept:
+                continue
+            used = sum(other.wanted for other in lanes if other.row.agency == lane.row.agency)
+            lane.warm = max(0, min(config.warm_per_agency, left, self._affordable(lane.row) - used))
+            left -= lane.warm
+        over = sum(lane.wanted + lane.warm for lane in lanes) - config.total_runs
+        while over > 0:
+            widest = max(sweeps, key=lambda lane: (lane.wanted / max(lane.row.weight, 1), lane.row.agency))
+            widest.wanted, over = widest.wanted - 1, over - 1
+
+    def _about_to_be_served(self, lane: _Lane, lanes: Sequence[_Lane], now: datetime) -> bool:
+        """Return whether a runner that waits will take a sweep's first run in a moment: none is started beside it."""
+        if not lane.sweeps or lane.have > 0 or lane.row.oldest is None:
+            return False
+        spare = any(not o.sweeps and o.row.agency == lane.row.agency and o.missing < 0 for o in lanes)
+        return spare and _within(now, lane.row.oldest, self._config.take_up_seconds)
+
+    def _widen(self, lane: _Lane, loads: list[RunnerLoad], room: int) -> int:
+        """Let the lane's runners do more runs at a time, which is quicker than starting others; return the places."""
+        given = 0
+        for index, load in enumerate(loads):
+            if not lane.sweeps or not lane.owns(load) or load.spent or not load.bound:
+                continue
+            most = self._config.sweep_slots - load.ticket.slots
+            taken = sum(_places(other) for other in loads if other.ticket.agency == lane.row.agency)
+            more = min(lane.missing, most, room - given, self._affordable(lane.row) - taken)
+            with self._lock:
+                busy = load.ticket.id in self._widening
+            if more > 0 and not busy:
+                given, lane.have = given + more, lane.have + more
+                loads[index] = replace(load, ticket=replace(load.ticket, slots=load.ticket.slots + more))
+                self._resize(loads[index].ticket)
+        return given
+
+    def _resize(self, ticket: RunnerTicket) -> None:
+        """Give a sandbox the limits of so many runs, and then the runs, in the background."""
+        with self._lock:
+            self._widening[ticket.id] = ticket.slots
+
+        def work() -> None:
+            try:
+                self._engine.resize(ticket.sandbox, _times(self._config.limits, ticket.slots))
+                self._queue.resize_runner(ticket.id, ticket.slots)
+                log.info("runner %s of %s does %d runs at a time", ticket.id, ticket.agency, ticket.slots)
+            except EngineError as error:
+                log.warning("runner %s of %s stays as it is: %s", ticket.id, ticket.agency, error)
+            except Exception:
+                log.warning("runner %s of %s stays as it is", ticket.id, ticket.agency, exc_info=True)
+            finally:
+                with self._lock:
+                    self._widening.pop(ticket.id, None)
+
+        self._executor.submit(work)
+
+    def _start_missing(self, lane: _Lane, missing: int, loads: list[RunnerLoad], room: int, now: datetime) -> int:
+        """Start runners for so many places of the lane, as far as there is room; return the places."""
+        given = 0
         most = self._config.sweep_slots if lane.sweeps else 1
-        return max(0, min(lane.missing, most, room, self._affordable(lane.row) - taken))
+        while missing > given:
+            taken = sum(_places(load) for load in loads if load.ticket.agency == lane.row.agency)
+            slots = min(missing - given, most, room - given, self._affordable(lane.row) - taken)
+            if slots <= 0 or not self._may_start(lane, now):
+                break
+            loads.append(RunnerLoad(self._start(lane, slots, now), 0, 0, False))
+            given, lane.have = given + slots, lane.have + slots
+        return given
 
     def _make_room(self, lanes: Sequence[_Lane], loads: Sequence[RunnerLoad], room: int) -> None:
         """Where somebody waits for a place that others have too many of, let them give one back.
 
-        Runners that wait for work go first and at once. A sweep's runner claims no more, and goes when what it holds
-        has ended: so nobody waits for longer than one run takes, however long the sweep is.
+        Runners that wait for work go first and at once. A sweep's runner gives back one place after the other as its
+        runs end: so nobody waits for longer than one run takes, however long the sweep is.
         """
-        needed = sum(max(lane.missing, 0) for lane in lanes) - max(room, 0)
-        needed -= sum(load.ticket.slots for load in loads if load.spent and load.ticket.for_sweeps)
+        needed = sum(max(lane.missing + lane.warm, 0) for lane in lanes) - max(room, 0)
+        needed -= sum(_leaving(load) for load in loads if load.ticket.for_sweeps)
         for lane in sorted(lanes, key=lambda lane: lane.missing):
             # A sweep also takes its own agency's single runs their turn, where the agency's quota is all in use.
             own = sum(other.have for other in lanes if other.row.agency == lane.row.agency)
             blocking = own - lane.row.max_concurrent if lane.sweeps else 0
             mine = [load for load in loads if lane.owns(load) and not load.spent]
             for load in sorted(mine, key=lambda load: (load.bound, load.ticket.slots)):
-                if lane.missing >= 0 or max(needed, blocking) <= 0:
+                surplus = -(lane.missing + lane.warm)
+                if surplus <= 0 or max(needed, blocking) <= 0:
                     break
                 if load.ticket.id in self._starting or (load.bound and not lane.sweeps):
                     continue
-                needed, blocking = needed - load.ticket.slots, blocking - load.ticket.slots
-                lane.have -= load.ticket.slots
-                log.info("runner %s of %s gives its place to others", load.ticket.id, load.ticket.agency)
-                self._queue.retire_runner(load.ticket.id)
+                given = self._give_place(lane, load, min(surplus, max(needed, blocking)))
+                needed, blocking, lane.have = needed - given, blocking - given, lane.have - given
 
-    def _keep_warm(self, lanes: Sequence[_Lane], loads: list[RunnerLoad], room: int, now: datetime) -> None:
-        """Start runners before they are needed, for agencies that were active just now, where there is room."""
-        for lane in lanes:
-            if lane.sweeps or any(other.missing > 0 for other in lanes):
-                continue
-            taken = sum(load.ticket.slots for load in loads if load.ticket.agency == lane.row.agency)
-            missing = min(lane.wanted + self._config.warm_per_agency - lane.have, self._affordable(lane.row) - taken)
-            for _ in range(min(missing, room)):
-                if self._may_start(lane, now):
-                    room -= 1
-                    loads.append(RunnerLoad(self._start(lane, 1, now), 0, 0, False))
-                    lane.have += 1
+    def _give_place(self, lane: _Lane, load: RunnerLoad, places: int) -> int:
+        """Take places from a runner: some of a sweep's at work, all of another's. Return how many."""
+        ticket = load.ticket
+        with self._lock:
+            if ticket.id in self._widening:
+                return 0
+        quotas = lane.row.max_memory is not None or lane.row.max_cpus is not None
+        # What a sandbox may use is not taken back from it, so where that is counted it has to go.
+        if load.bound and ticket.slots > places and not quotas:
+            log.info("runner %s of %s gives %d of its places to others", ticket.id, ticket.agency, places)
+            self._queue.resize_runner(ticket.id, ticket.slots - places)
+            return places
+        log.info("runner %s of %s gives its place to others", ticket.id, ticket.agency)
+        self._queue.retire_runner(ticket.id)
+        return ticket.slots
 
     def _end_idle(self, lanes: Sequence[_Lane], loads: Sequence[RunnerLoad], now: datetime) -> None:
         """End runners that have waited for long, and that nothing waits for."""
         spare: dict[tuple[str, bool], int] = {}
         for lane in lanes:
-            warm = 0 if lane.sweeps else self._config.warm_per_agency
-            spare[lane.row.agency, lane.sweeps] = lane.have - lane.wanted - warm
+            spare[lane.row.agency, lane.sweeps] = lane.have - lane.wanted - lane.warm
         for load in sorted(loads, key=lambda load: load.ticket.created_at, reverse=True):
             ticket = load.ticket
             if load.bound or load.spent or ticket.id in self._starting:
@@ -394,10 +487,11 @@ class Dispatcher:
             environment={
                 "PROVEROM_RUNNER_URL": config.runner_url,
                 "PROVEROM_RUN_TOKEN": token,
-                "PROVEROM_RUNNER_SLOTS": str(ticket.slots),
+                # As many as it can ever be given; the queue decides how many it has.
+                "PROVEROM_RUNNER_SLOTS": str(max(config.sweep_slots, ticket.slots)),
                 "PROVEROM_RUNNER_PLACES": OWN_PLACES,
             },
-            limits=_times(config.limits, ticket.slots),
+            limits=_prepared(_times(config.limits, ticket.slots), max(config.sweep_slots, ticket.slots), config.limits),
         )
         digest = self._engine.image_digest(config.image)
         self._engine.ensure_network(spec.network, lab=config.lab, agency=ticket.agency)
@@ -441,6 +535,7 @@ class _Lane:
     sweeps: bool
     wanted: int
     have: int
+    warm: int = 0  # runners beyond those, ready for what comes next
 
     @property
     def missing(self) -> int:
@@ -469,15 +564,28 @@ def _lanes(demand: Sequence[AgencyDemand], loads: Sequence[RunnerLoad], places: 
     )
 
 
+def _places(load: RunnerLoad) -> int:
+    """Return how many places a runner takes: one that is to have fewer still holds the runs it has."""
+    return load.running if load.spent else max(load.ticket.slots, load.running)
+
+
+def _leaving(load: RunnerLoad) -> int:
+    """Return how many places come free as a runner's runs end."""
+    return load.running if load.spent else max(0, load.running - load.ticket.slots)
+
+
 def _times(limits: Limits, slots: int) -> Limits:
     """Return the limits of a sandbox for so many runs at a time."""
-    return Limits(
-        memory=limits.memory * slots,
-        cpus=limits.cpus * slots,
-        pids=limits.pids * slots,
-        tmp=limits.tmp * slots,
-        log=limits.log,
-    )
+    return replace(limits, memory=limits.memory * slots, cpus=limits.cpus * slots)
+
+
+def _prepared(limits: Limits, slots: int, one: Limits) -> Limits:
+    """Return the limits that a sandbox starts with, which may later have up to so many runs at a time.
+
+    What cannot be changed while it runs is there from the start. A full tmpfs is to be out of room, not out of memory.
+    """
+    tmp = max(one.tmp, min(one.tmp * slots, limits.memory // 2))
+    return replace(limits, pids=one.pids * slots, tmp=tmp)
 
 
 def _within(now: datetime, since: datetime, seconds: float) -> bool:

@@ -29,7 +29,7 @@ from experiments.model import (
 from experiments.queue import AgencyDemand, LeaseLost, NotYourRun, RunnerLoad, TokenRefused
 from lab_templates.model import TemplateVersion
 from spawner_config.engines.base import EngineError, EngineUnreachable, SandboxStatus
-from spawner_config.sandbox import SandboxSpec
+from spawner_config.sandbox import Limits, SandboxSpec
 
 
 class FakeClock:
@@ -490,6 +490,15 @@ class InMemoryEngine:
             self.started.append(spec.name)
         if self.on_start is not None:
             self.on_start(spec)
+
+    def resize(self, name: str, limits: Limits) -> None:
+        self._reach()
+        with self._lock:
+            box = self._sandboxes.get(name)
+            if box is None or not box.running:
+                raise EngineError(f"The sandbox {name} is gone.")
+            resized = replace(box.spec.limits, memory=limits.memory, cpus=limits.cpus)
+            box.spec = replace(box.spec, limits=resized)
 
     def stop(self, name: str, *, grace_seconds: float = 2.0) -> None:  # noqa: ARG002
         self._reach()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from spawner_config.sandbox import SandboxSpec
+from spawner_config.sandbox import Limits, SandboxSpec
 
 
 class EngineError(Exception):
@@ -45,6 +45,11 @@ class Engine(Protocol):
 
     def start(self, spec: SandboxSpec) -> None:
         """Create and start the sandbox. A sandbox of that name that exists already is left as it is."""
+
+    def resize(self, name: str, limits: Limits) -> None:
+        """Give a running sandbox other limits of memory and CPU; what else it has stays. Raise EngineError if it is
+        gone, or holds more than it is to have.
+        """
 
     def stop(self, name: str, *, grace_seconds: float = 2.0) -> None:
         """SIGTERM, then SIGKILL after the grace. An absent sandbox is no error."""

@@ -19,7 +19,7 @@ from docker.types import HostConfig, LogConfig, Mount, Ulimit
 
 from spawner_config import names, networks
 from spawner_config.engines.base import EngineError, EngineUnreachable, SandboxStatus
-from spawner_config.sandbox import HOME, MIB, SANDBOX_UID, SandboxSpec
+from spawner_config.sandbox import HOME, MIB, SANDBOX_UID, Limits, SandboxSpec
 
 _CPU_PERIOD = 100_000  # microseconds
 _UNREACHABLE = (requests.exceptions.ConnectionError, requests.exceptions.Timeout)
@@ -130,11 +130,28 @@ class DockerEngine:
                 self._attach_hub(found)
 
     def _network(self, name: str) -> dict[str, Any] | None:
-        for summary in self._client.api.networks(names=[name]):  # matches parts of names too
-            if summary["Name"] == name:
-                found: dict[str, Any] = self._client.api.inspect_network(summary["Id"])
-                return found
-        return None
+        """Return the network, None if there is none.
+
+        The engine keeps two of one name if two ask for it at the same moment, and then starts no sandbox on either:
+        the older one stays.
+        """
+        listed = self._client.api.networks(names=[name])  # matches parts of names too
+        same = sorted((one for one in listed if one["Name"] == name), key=lambda one: (one["Created"], one["Id"]))
+        for further in same[1:]:
+            self._remove_network(further["Id"])
+        if not same:
+            return None
+        found: dict[str, Any] = self._client.api.inspect_network(same[0]["Id"])
+        return found
+
+    def _remove_network(self, network: str) -> None:
+        """Remove a network that has a namesake. Somebody else may be doing so too."""
+        try:
+            for container in self._client.api.inspect_network(network)["Containers"]:
+                self._client.api.disconnect_container_from_network(container, network, force=True)
+            self._client.api.remove_network(network)
+        except NotFound:
+            return
 
     def _create_network(self, name: str, *, lab: str, agency: str) -> dict[str, Any]:
         try:
@@ -211,6 +228,16 @@ class DockerEngine:
             # Starting one that runs changes nothing; one that has ended is left as it is.
             if self._client.api.inspect_container(spec.name)["State"]["Status"] == "created":
                 self._client.api.start(spec.name)
+
+    def resize(self, name: str, limits: Limits) -> None:
+        with _translated(f"resize {name}"):
+            self._client.api.update_container(
+                name,
+                mem_limit=limits.memory,
+                memswap_limit=limits.memory,
+                cpu_period=_CPU_PERIOD,
+                cpu_quota=_cpu_quota(limits.cpus),
+            )
 
     def stop(self, name: str, *, grace_seconds: float = 2.0) -> None:
         self._unless_absent(

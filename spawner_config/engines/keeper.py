@@ -26,6 +26,7 @@ from typing import Any
 from spawner_config.engines import relay
 
 ABOUT, STATE, EXIT, LOG = "about.json", "state.json", "exit.json", "log"
+LIMITS = "limits.json"  # memory and CPU as they were changed later
 SOCKETS = "hub"  # the folder that is bound into the sandbox, read-only
 INLET = "inlet.sock"
 
@@ -112,6 +113,15 @@ def _cores(cpus: float) -> set[int]:
     """
     mine = sorted(os.sched_getaffinity(0))
     return set(random.sample(mine, min(len(mine), math.ceil(cpus))))
+
+
+def _spread(pids: list[int], cores: set[int]) -> None:
+    """Let processes and their threads run on these processors; what they start from now on does so too."""
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for task in os.listdir(f"/proc/{pid}/task"):
+                with contextlib.suppress(OSError):
+                    os.sched_setaffinity(int(task), cores)
 
 
 def _first_process(status: int) -> int | None:
@@ -223,13 +233,25 @@ class Keeper:
 
     async def _watch(self, first: int) -> None:
         """End the sandbox if it holds more memory than it may."""
-        limit = int(self._plan["memory"])
+        limit, cpus = int(self._plan["memory"]), float(self._plan["cpus"])
         while True:
+            found, more = self._changed(limit, cpus)
+            if more != cpus:
+                _spread(descendants(first), _cores(more))
+            limit, cpus = found, more
             held = memory_of(descendants(first), limit)
             if held > limit:
                 self._out_of_memory = True
                 self._kill()
             await asyncio.sleep(max(_WATCH_SECONDS / 5, _WATCH_SECONDS * (1 - held / limit)))
+
+    def _changed(self, memory: int, cpus: float) -> tuple[int, float]:
+        """Return the limits of memory and CPU that hold now: those given, unless they were changed."""
+        try:
+            limits = json.loads((self._folder / LIMITS).read_text())
+        except FileNotFoundError:
+            return memory, cpus
+        return int(limits["memory"]), float(limits["cpus"])
 
     def _ask(self) -> None:
         with contextlib.suppress(OSError):

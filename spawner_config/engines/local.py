@@ -29,7 +29,7 @@ from spawner_config import names
 from spawner_config.engines import bubblewrap, keeper, relay, seccomp
 from spawner_config.engines.base import EngineError, EngineUnreachable, SandboxStatus
 from spawner_config.images.environments import environments_digest
-from spawner_config.sandbox import MIB, SandboxSpec
+from spawner_config.sandbox import MIB, Limits, SandboxSpec
 
 DESK_PORT = 8888  # where a desk listens inside its sandbox
 _START_SECONDS = 30.0
@@ -219,6 +219,12 @@ class LocalEngine:
             if self._as_root:
                 os.chown(folder, bubblewrap.HOST_UID, bubblewrap.HOST_UID)
         return folder
+
+    def resize(self, name: str, limits: Limits) -> None:
+        state = self._state(name)
+        if state is None or not _alive(state):
+            raise EngineError(f"The sandbox {name} is gone.")
+        keeper.write(self._sandbox(name) / keeper.LIMITS, {"memory": limits.memory, "cpus": limits.cpus})
 
     def stop(self, name: str, *, grace_seconds: float = 2.0) -> None:
         for number, seconds in ((signal.SIGTERM, grace_seconds), (signal.SIGUSR1, 5.0), (signal.SIGKILL, 5.0)):

@@ -44,6 +44,9 @@ class ProcessEngine:
         self.started.append(spec.name)
         self._boxes[spec.name] = (spec, runner)
 
+    def resize(self, name: str, limits: Limits) -> None:
+        pass
+
     def stop(self, name: str, *, grace_seconds: float = 2.0) -> None:
         self.kill(name, signal.SIGTERM)
 

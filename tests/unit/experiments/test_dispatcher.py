@@ -648,6 +648,80 @@ def test_warm_runners_give_their_places_to_runs_at_once() -> None:
     assert work.until(lambda: other.id in work.started, most=20) <= 4
 
 
+def warm_runner(lab: Lab, work: Working, agency: str) -> str:
+    """Let an agency's run come and go; return the sandbox that waits, ready, for its next one."""
+    run = lab.submit(agency)
+    work.until(lambda: lab.queue.get(run.id).state.ended, most=40)
+    idle = lambda: [load.ticket for load in lab.queue.loads() if load.ticket.agency == agency and not load.bound]  # noqa: E731
+    work.until(lambda: len(idle()) == 1, most=40)
+    return str(idle()[0].sandbox)
+
+
+def test_a_sweep_begins_on_the_runner_that_waits_and_is_given_more_places_in_it() -> None:
+    lab = sweep_lab(warm_per_agency=1)
+    work = Working(lab, seconds=2)
+    warm = warm_runner(lab, work, NAV)
+    assert lab.engine.spec(warm).limits.memory == CONFIG.limits.memory
+    runs = submit_sweep(lab, 20)
+    assert lab.claim()[0][0] == warm
+    work.held[warm] = {runs[0].id: (Assigned(runs[0].id), work.time)}  # type: ignore[dict-item]
+    started = len(lab.engine.started)
+    work.second()
+    work.second()
+    assert len(lab.queue.active()) == 2
+    assert {f"proverom-lab-runner-{run.runner}" for run in lab.queue.active()} == {warm}
+    assert lab.engine.spec(warm).limits.memory == 2 * CONFIG.limits.memory
+    assert len(lab.engine.started) == started
+    work.until(lambda: lab.queue.oldest_queued(NAV) is None, most=60)
+    assert len(lab.engine.started) == started
+
+
+@dataclass(frozen=True)
+class Assigned:
+    run: str
+    attempt: int = 1
+
+
+def test_no_runner_is_started_beside_one_that_is_about_to_take_the_sweep() -> None:
+    lab = sweep_lab(warm_per_agency=1)
+    work = Working(lab, seconds=2)
+    warm_runner(lab, work, NAV)
+    started = len(lab.engine.started)
+    submit_sweep(lab, 20)
+    lab.step()
+    assert len(lab.engine.started) == started
+    lab.step(after=5)  # it does not take it: another one is started after all
+    assert len(lab.engine.started) == started + 1
+
+
+def test_a_sweep_leaves_others_their_runners_that_wait() -> None:
+    lab = Lab(replace(CONFIG, sweep_slots=4, total_runs=4, warm_per_agency=1, warm_for_seconds=900))
+    lab.queue.add_agency(NAV, "nav", max_concurrent=100)
+    work = Working(lab, seconds=20)
+    warm = warm_runner(lab, work, SKATT)
+    submit_sweep(lab, 10_000)
+    for _ in range(50):
+        work.second()
+    assert len(lab.queue.active()) == 3
+    run = lab.submit(SKATT)
+    assert work.until(lambda: run.id in work.started, most=5) <= 1
+    assert f"proverom-lab-runner-{lab.queue.get(run.id).runner}" == warm
+    # And has another one again, for which the sweep gave one place back as a run ended.
+    work.until(lambda: any(not load.bound for load in lab.queue.loads()), most=45)
+    assert len([name for name in lab.alive() if lab.engine.spec(name).agency == NAV]) == 1
+
+
+def test_a_runner_that_waited_long_is_not_blamed_for_a_run_of_this_moment() -> None:
+    lab = sweep_lab(warm_per_agency=1)
+    work = Working(lab, seconds=2)
+    warm = warm_runner(lab, work, NAV)
+    for _ in range(300):
+        work.second()
+    lab.submit(NAV)
+    lab.step(after=3)
+    assert warm in lab.alive()
+
+
 def test_a_sweeps_runner_that_dies_gives_all_its_runs_back() -> None:
     lab = sweep_lab()
     runs = submit_sweep(lab, 2)
