@@ -21,6 +21,7 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_core.utils import run_sync
+from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
@@ -158,7 +159,14 @@ class WatchedClient(PapermillNotebookClient):  # type: ignore[misc]
         if self._watch.stop.is_set():
             raise Stopped
         self._watch.cell_started(cell_index)
-        done = super().execute_cell(cell, cell_index, *args, **kwargs)
+        try:
+            done = super().execute_cell(cell, cell_index, *args, **kwargs)
+        except CellExecutionError as error:
+            if not any(output.output_type == "error" for output in cell.outputs):
+                # A kernel that has run out of something can fail to show what it ran into; its answer still names it.
+                told = {"output_type": "error", "ename": error.ename, "evalue": error.evalue, "traceback": []}
+                cell.outputs.append(nbformat.from_dict(told))  # type: ignore[no-untyped-call]
+            raise
         if counts(cell):
             self._watch.cell_done()
             if cell_index not in self._idle:

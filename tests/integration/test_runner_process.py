@@ -132,6 +132,7 @@ def test_a_running_cell_is_cancelled(hub: RunnerHub, runner: RunnerProcess) -> N
         ("segfault", Reason.KERNEL_DIED, "DeadKernelError"),
         ("kill_own_group", Reason.KERNEL_DIED, "DeadKernelError"),
         ("ask_for_input", Reason.ASKED_FOR_INPUT, "StdinNotImplementedError"),
+        ("many_open_files", Reason.TOO_MANY_FILES, "OSError"),
         ("exit_three", Reason.CELL_FAILED, "SystemExit"),
         ("raise_keyboard_interrupt", Reason.CELL_FAILED, "KeyboardInterrupt"),
     ],
