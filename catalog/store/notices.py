@@ -144,6 +144,19 @@ class Notices:
         with self._database.write() as session:
             return changed(session.execute(update(NoticeRow).where(*this).values(read_at=self._clock())))
 
+    def seen(self, viewer: Viewer, subject: str) -> None:
+        """Mark the viewer's notices of a run, sweep or schedule as read: whoever looks at it knows what they say."""
+        this = [
+            visible_notices(viewer),
+            col(NoticeRow.subject) == storable(subject),
+            col(NoticeRow.read_at).is_(None),
+        ]
+        with self._database.read() as session:  # most looks find nothing, and need no write lock
+            if session.scalar(select(col(NoticeRow.id)).where(*this).limit(1)) is None:
+                return
+        with self._database.write() as session:
+            session.execute(update(NoticeRow).where(*this).values(read_at=self._clock()))
+
     # -- what a person wants ---------------------------------------------------------------------------------------
     def settings(self, viewer: Viewer) -> NotificationSettings:
         """Return the viewer's own choices."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 from collections.abc import Iterable, Mapping
@@ -104,6 +105,11 @@ class Visit:
 
     def may(self, action: Action, agency: str) -> bool:
         return may(self.viewer, action, agency)
+
+    def seen(self, subject: str) -> None:
+        """Note that the visitor has seen what a notice may tell of. A page can be read when that cannot be noted."""
+        with contextlib.suppress(Unavailable):
+            self.catalog.notices.seen(self.viewer, subject)
 
     def _common(self) -> dict[str, Any]:
         settings, t = self.site.settings, self.t

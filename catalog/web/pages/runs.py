@@ -67,6 +67,8 @@ def listing(
 @router.get("/runs/{run}")
 def one(run: str, visit: Reader, problem: str = "") -> Response:
     record = visit.catalog.runs.get(visit.viewer, run)
+    if record.state.ended:
+        visit.seen(record.id)
     # The cleaner comes with nbconvert, which takes half a second to import: not before it is needed.
     from catalog.reports.pictures import pictures
 

@@ -98,7 +98,9 @@ def listing(visit: Reader, agency: str = "", experiment: str = "", cursor: str =
 
 @router.get("/schedules/{id}")
 def one(id: str, visit: Reader, done: str = "") -> Response:
-    return _page(visit, visit.catalog.schedules.get(visit.viewer, id), done=done)
+    schedule = visit.catalog.schedules.get(visit.viewer, id)
+    visit.seen(schedule.id)
+    return _page(visit, schedule, done=done)
 
 
 @router.post("/schedules/{id}/trigger", dependencies=CHECKED)

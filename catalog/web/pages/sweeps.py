@@ -93,6 +93,8 @@ def one(
 ) -> Response:
     source = source_of(visit.catalog, visit.viewer, sweep)
     record, t = source.record, visit.t
+    if record.state.ended:
+        visit.seen(record.id)
     names = Names(t, source.version, source.found.units)
     found = effects(source.found, source.points, names)
     return visit.page(

@@ -169,7 +169,7 @@ LISTS = {
     "agencies.list", "experiments.list", "runs.list", "events.list", "sweeps.list", "schedules.list", "notices.list",
 }  # in ``listed``  # fmt: skip
 # One's own and nobody else's, whoever asks: test_api_sweeps, test_store_sweeps and test_web_notices look at them.
-OWN = {"notices.get", "notices.unread", "notices.read", "notices.settings", "notices.choose"}
+OWN = {"notices.get", "notices.unread", "notices.read", "notices.seen", "notices.settings", "notices.choose"}
 # What needs an agency's consent before anything is known of it.
 NEW = ("runs.submit", "experiments.create", "sweeps.plan", "sweeps.submit", "schedules.add", "schedules.plan")
 LAST = (

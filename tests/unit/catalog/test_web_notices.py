@@ -79,6 +79,20 @@ def test_what_has_ended_is_told_and_can_be_read(lab: WebLab) -> None:
     assert "Mark all as read" not in lab.get("/notices").text
 
 
+def test_whoever_has_looked_has_read(lab: WebLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, other = lab.world.finished(lab.world.submit()), lab.world.finished(lab.world.submit())
+    lab.get(f"/runs/{run.id}", "leif")
+    assert bell(lab.get("/").text) == (True, "2"), "another's look is not one's own"
+    assert bell(lab.get(f"/runs/{run.id}").text) == (True, "1")
+    assert bell(lab.get("/").text) == (True, "1")
+
+    def away(*_: object) -> None:
+        raise Unavailable("The disk is full.")
+
+    monkeypatch.setattr(Notices, "seen", away)
+    assert lab.get(f"/runs/{other.id}").status_code == 200, "it can be read all the same"
+
+
 def test_notices_of_series_and_schedules(lab: WebLab) -> None:
     world = lab.world
     request = SweepSubmission("letter", NAV, SweepRequest(grid={"alpha": [0.01, 0.05]}))
