@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import docker
 import httpx
 
+from bench.lab import PERSON, BenchLab
 from bench.measure import Row, alternating, seconds
 from tests.lab import Lab, free_port, wait_until
 
 AGENCY = "nav"
-PERSON = "team"
 START = f"/hub/api/users/{PERSON}/servers/{AGENCY}"
 DESK = f"/user/{PERSON}/{AGENCY}/lab"
 
@@ -58,21 +57,15 @@ def image_of_desk(engine: Any, lab: Lab) -> str:
     return str(container.image.id)
 
 
-def measure(lab: Lab, *, repetitions: int, say: Callable[[str], None]) -> Row:
-    engine = docker.from_env(timeout=120)
-    try:
-        with lab.client(PERSON) as client:
-            start_desk(client)
-            image = image_of_desk(engine, lab)
-            stop_desk(client)
+def measure(lab: BenchLab, *, repetitions: int, say: Callable[[str], None]) -> Row:
+    name = "desk-vs-docker-run"
+    start_desk(lab.client)
+    image = image_of_desk(lab.engine, lab.lab)
+    stop_desk(lab.client)
 
-            def ours() -> float:
-                took = seconds(lambda: start_desk(client))
-                stop_desk(client)
-                return took
+    def ours() -> float:
+        took = seconds(lambda: start_desk(lab.client))
+        stop_desk(lab.client)
+        return took
 
-            return alternating(
-                "desk-vs-docker-run", ours, lambda: docker_run(engine, image), repetitions=repetitions, say=say
-            )
-    finally:
-        engine.close()
+    return Row(name, *alternating(name, ours, lambda: docker_run(lab.engine, image), repetitions=repetitions, say=say))
