@@ -26,6 +26,7 @@ from lab_templates.model import LANGUAGES, Text
 LANGUAGE_NAMES = {"nb": "Bokmål", "nn": "Nynorsk", "en": "English"}
 LOCALE_FOLDER = Path(__file__).parent / "locale"
 ZONE = ZoneInfo("Europe/Oslo")
+_HUGE = 1e21  # from here on all digits are too many to read, and more than babel can write
 _LOCALES = {"nb": "nb_NO", "nn": "nn_NO", "en": "en_GB"}
 
 
@@ -73,9 +74,9 @@ class Translator:
         """Return a number to read: three significant figures, but never fewer than its integer digits."""
         if not math.isfinite(value):
             return "–"
-        if isinstance(value, int) or float(value).is_integer():
+        if abs(value) < _HUGE and (isinstance(value, int) or float(value).is_integer()):
             return self._decimal(int(value), "#,##0")
-        if value and abs(value) < 1e-6:
+        if value and (abs(value) < 1e-6 or abs(value) >= _HUGE):
             return str(numbers.format_scientific(Decimal(f"{value:.3g}"), locale=self._locale))
         digits = Decimal(f"{value:.0f}") if abs(value) >= 100 else Decimal(f"{value:.3g}")
         return self._decimal(digits, "#,##0.##########")
@@ -84,13 +85,15 @@ class Translator:
         """Return a number with exactly ``digits`` decimals, for a column of its like."""
         if not math.isfinite(value):
             return "–"
+        if abs(value) >= _HUGE:
+            return self.number(value)
         return self._decimal(round(value, digits), "#,##0" + "." * bool(digits) + "0" * digits)
 
     def exact(self, value: float) -> str:
         """Return a number with all its digits: what was typed must be recognised."""
         if not math.isfinite(value):
             return "–"
-        if not isinstance(value, int) and not float(value).is_integer():
+        if abs(value) >= _HUGE or (not isinstance(value, int) and not float(value).is_integer()):
             if not 1e-6 <= abs(value) < 1e15:
                 return repr(float(value)).replace(".", "." if self.language == "en" else ",")
             whole, _, rest = f"{Decimal(repr(abs(float(value)))):f}".partition(".")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -213,7 +214,7 @@ def _scale(values: Sequence[float], start: float, end: float, many: int) -> Scal
     low, high = min(values), max(values)
     if high - low <= max(abs(low), abs(high)) * 1e-12:
         margin = abs(low) * 0.1 or 1.0
-        low, high = low - margin, high + margin
+        low, high = max(low - margin, -sys.float_info.max), min(high + margin, sys.float_info.max)
     if not math.isfinite(high - low):  # the two lie further apart than a number can say
         return Scale(low, high, start, end, (low, high))
     step = _round_step((high - low) / many)

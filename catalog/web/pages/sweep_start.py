@@ -62,7 +62,7 @@ def sent(name: str, visit: Reader, form: Sent) -> Response:
     asked = sweep_form.parse(record.version, form.values, visit.t)
     timeout, problems = run_form.time_limit(form)
     if not form.get("agency"):
-        problems.append(Problem("choose_agency", "agency"))
+        problems.insert(0, Problem("choose_agency", "agency"))
     if asked.request is not None and not problems:
         submission = SweepSubmission(
             template=record.version.name,

@@ -100,7 +100,15 @@ def test_numbers_as_norwegians_write_them() -> None:
     assert decimals([3.0, 4.0]) == 0
 
 
-@given(st.floats(-1e12, 1e12, allow_nan=False), st.sampled_from(LANGUAGES))
+@given(st.floats(allow_nan=False, allow_infinity=False), st.integers(0, 10), st.sampled_from(LANGUAGES))
+def test_any_number_can_be_shown(value: float, digits: int, language: str) -> None:
+    t = translator(language)
+    assert t.number(value)
+    assert t.fixed(value, digits)
+    assert t.quantity(value, "pp")
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.sampled_from(LANGUAGES))
 def test_a_shown_value_can_be_sent_back(value: float, language: str) -> None:
     shown = translator(language).exact(value)
     assert read(ParameterSpec("x", ParameterType.NUMBER, 0.0), shown) == value
