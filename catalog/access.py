@@ -100,31 +100,31 @@ class TokenPower:
     slug: str | None = None
 
 
-def token_power(scopes: Iterable[str]) -> TokenPower:
-    """Read the catalog's scopes out of a token's; all others are ignored.
+def token_power(owner: str, scopes: Iterable[str]) -> TokenPower:
+    """Return what the catalog's scopes among a token's expanded ones allow; all others are ignored.
 
-    One scope with a ``!server=`` filter confines the whole token to that server's agency. A token with filters for
-    several servers, for a server without a name, or with another filter than ``!server=`` has no power at all: it is
-    nothing that the Hub makes for a desk, and guessing would open a wall.
+    A scope without a filter, or with the owner as filter, holds wherever the owner belongs. Scopes that are all bound
+    to one of the owner's servers confine to that server's agency; bound to several, or to anything else, they allow
+    nothing: that is nothing the Hub makes for a desk, and guessing would open a wall.
     """
-    actions: set[Action] = set()
-    servers: set[str] = set()
+    free: set[Action] = set()
+    bound: dict[str, set[Action]] = {}
     for text in scopes:
         if not text.startswith(_SCOPE):
             continue
-        word, narrows, narrowed = text[len(_SCOPE) :].partition("!")
+        word, narrows, condition = text.removeprefix(_SCOPE).partition("!")
         if word not in _ACTIONS:
             continue
-        if narrows:
-            kind, _, server = narrowed.partition("=")
-            _, _, slug = server.partition("/")
-            if kind != "server" or not slug:
-                return TokenPower()
-            servers.add(slug)
-        actions.add(Action(word))
-    if len(servers) > 1:
-        return TokenPower()
-    return TokenPower(frozenset(actions), next(iter(servers), None))
+        kind, _, value = condition.partition("=")
+        user, _, server = value.partition("/")
+        if not narrows or (kind == "user" and value == owner):
+            free.add(Action(word))
+        elif kind == "server" and user == owner and server:
+            bound.setdefault(server, set()).add(Action(word))
+    if free or len(bound) != 1:
+        return TokenPower(frozenset(free))
+    slug, actions = bound.popitem()
+    return TokenPower(frozenset(actions), slug)
 
 
 def system(source: str) -> Viewer:

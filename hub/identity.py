@@ -12,8 +12,7 @@ import hmac
 import json
 import logging
 import secrets
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
@@ -23,15 +22,13 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from tornado.web import HTTPError, create_signed_value, decode_signed_value
 
-from catalog.access import Action, Forbidden, Viewer
+from catalog.access import Action, Forbidden, Viewer, token_power
 from catalog.identity import Identity, IdentityUnavailable, Session
 
 log = logging.getLogger("proverom.identity")
 
 CACHE_SECONDS = 20  # how long a token that the Hub has ended may still be taken
 SIGN_IN_SECONDS = 600
-_SCOPE = "custom:catalog:"
-_ACTIONS = {action.value: action for action in Action}
 _SESSION_COOKIE = "proverom-catalog"
 _SIGN_IN_COOKIE = "proverom-sign-in-"
 
@@ -42,41 +39,6 @@ class Members(Protocol):
     def viewer(
         self, name: str, *, actions: frozenset[Action], confined_to: str | None = None, source: str = "api"
     ) -> Viewer: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Powers:
-    """What a token's scopes allow in the catalog; ``confined_to`` is an agency's slug or None."""
-
-    actions: frozenset[Action]
-    confined_to: str | None = None
-
-
-def powers(owner: str, scopes: Iterable[str]) -> Powers:
-    """Return what expanded scopes allow here.
-
-    A scope without a filter, or with the owner as filter, holds wherever the owner belongs. Scopes that are all bound
-    to one of the owner's servers confine to that server's agency; bound to several, or to anything else, they allow
-    nothing.
-    """
-    free: set[Action] = set()
-    bound: dict[str, set[Action]] = {}
-    for scope in scopes:
-        if not scope.startswith(_SCOPE):
-            continue
-        word, _, condition = scope.removeprefix(_SCOPE).partition("!")
-        if word not in _ACTIONS:
-            continue
-        kind, _, value = condition.partition("=")
-        user, _, server = value.partition("/")
-        if not condition or (kind == "user" and value == owner):
-            free.add(_ACTIONS[word])
-        elif kind == "server" and user == owner and server:
-            bound.setdefault(server, set()).add(_ACTIONS[word])
-    if free or len(bound) != 1:
-        return Powers(frozenset(free))
-    slug, actions = bound.popitem()
-    return Powers(frozenset(actions), slug)
 
 
 class HubIdentity:
@@ -123,14 +85,14 @@ class HubIdentity:
             raise Forbidden(
                 f"{name}'s token does not reach the catalog. Use one with the scope access:services!service=catalog."
             )
-        allowed = powers(name, scopes)
+        allowed = token_power(name, scopes)
         if model.get("kind") != "user":
             # A service is nobody's namesake: it has its scopes and no memberships.
             return Viewer(f"service:{name}", actions=allowed.actions, source=source)
-        if allowed.confined_to is not None:
-            source = f"desk:{allowed.confined_to}"
+        if allowed.slug is not None:
+            source = f"desk:{allowed.slug}"
         return await run_in_threadpool(
-            self._members.viewer, name, actions=allowed.actions, confined_to=allowed.confined_to, source=source
+            self._members.viewer, name, actions=allowed.actions, confined_to=allowed.slug, source=source
         )
 
     async def session(self, request: Request) -> Session | None:

@@ -24,7 +24,11 @@ _PR_SET_PDEATHSIG = 1
 
 def end_with_parent() -> None:
     """Ask Linux for a SIGTERM when the process that started this one dies, however it dies."""
+    parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    # One that died before that was asked for sends no signal, and this process has been given to another.
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def front(settings: Settings, arguments: Sequence[str]) -> None:  # noqa: ARG001

@@ -20,9 +20,8 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from jupyterhub.services.auth import HubOAuth
 
-from catalog.access import Action
 from catalog.api.app import create_api
-from hub.identity import HubIdentity, Powers, powers
+from hub.identity import HubIdentity
 from hub.tokens import mint_token, sign_in
 from tests.unit.catalog.api_lab import BASE
 from tests.unit.catalog.world import NAV, World, build_world
@@ -226,24 +225,6 @@ def test_a_sign_in_that_began_elsewhere_is_refused(hub: RealHub) -> None:
         state = httpx.URL(begun.headers["location"]).params["state"]
         assert browser.get(f"{BASE}/oauth_callback", params={"state": state, "code": "forged"}).status_code == 403
         assert browser.get(f"{BASE}/", headers={"Cookie": "proverom-catalog=forged"}).status_code == 302
-
-
-@pytest.mark.parametrize(
-    ("scopes", "wanted"),
-    [
-        (["custom:catalog:read"], Powers(frozenset({Action.READ}))),
-        (["custom:catalog:read!user=team"], Powers(frozenset({Action.READ}))),
-        (["custom:catalog:read!user=other"], Powers(frozenset())),
-        (["custom:catalog:read!server=team/nav"], Powers(frozenset({Action.READ}), "nav")),
-        (["custom:catalog:read!server=team/"], Powers(frozenset())),
-        (["custom:catalog:read!server=other/nav"], Powers(frozenset())),
-        (["custom:catalog:read!server=team/nav", "custom:catalog:submit!server=team/bergen"], Powers(frozenset())),
-        (["custom:catalog:read", "custom:catalog:submit!server=team/nav"], Powers(frozenset({Action.READ}))),
-        (["custom:catalog:everything", "admin:users", "custom:catalog:read!group=x"], Powers(frozenset())),
-    ],
-)
-def test_what_scopes_allow(scopes: list[str], wanted: Powers) -> None:
-    assert powers("team", scopes) == wanted
 
 
 @pytest.mark.parametrize(
