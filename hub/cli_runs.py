@@ -120,11 +120,9 @@ def report(
     login: As = None,
 ) -> None:
     """Save a run's report as one HTML page or as a PDF."""
-    kind = output.suffix.lower().removeprefix(".")
-    if kind not in ("html", "pdf"):
-        fail(f"{output} ends in neither .html nor .pdf. Name the file so.", WRONG_USE)
+    kind = report_kind(output)
     with lab(login) as client:
-        _save(output, client.download(f"runs/{run}/report", format=kind, download="true"))
+        save(output, client.download(f"runs/{run}/report", format=kind, download="true"))
         print(f"Saved {output}")
 
 
@@ -353,7 +351,15 @@ def _compare(found: list[dict[str, Any]]) -> None:
     table(("", *(r["id"] for r in found)), rows, empty="")
 
 
-def _save(path: Path, data: bytes) -> None:
+def report_kind(output: Path) -> str:
+    """Return html or pdf, as the file's name ends. Ends the command for any other."""
+    kind = output.suffix.lower().removeprefix(".")
+    if kind not in ("html", "pdf"):
+        fail(f"{output} ends in neither .html nor .pdf. Name the file so.", WRONG_USE)
+    return kind
+
+
+def save(path: Path, data: bytes) -> None:
     """Write the file whole or not at all. Ends the command if it cannot be written."""
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -31,12 +31,12 @@ from hub.cli_output import (
     shown,
     table,
 )
-from hub.cli_runs import Agency, agency_meant
+from hub.cli_runs import Agency, agency_meant, report_kind, save
 
 if TYPE_CHECKING:
     from hub.client import Client
 
-sweeps = typer.Typer(no_args_is_help=True, help="Sweeps: list, show, cancel, resume.")
+sweeps = typer.Typer(no_args_is_help=True, help="Sweeps: list, show, report, cancel, resume.")
 
 SweepId = Annotated[str, typer.Argument(metavar="SWEEP", help="The sweep's id.")]
 
@@ -323,6 +323,22 @@ def show_sweep(sweep: SweepId, login: As = None, as_json: AsJson = False) -> Non
         found = client.get(f"sweeps/{sweep}")
         found["sensitivity"] = client.get(f"sweeps/{sweep}/sensitivity")
         show(found, as_json, lambda: _summary(client, found, whole=True))
+
+
+@sweeps.command("report")
+def report_sweep(
+    sweep: SweepId,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Where to: a name that ends in .html or .pdf.")
+    ],
+    language: Annotated[str, typer.Option("--language", help="The report's language: nb, nn or en.")] = "nb",
+    login: As = None,
+) -> None:
+    """Save a sweep's report as one HTML page or as a PDF: what matters most, plots, provenance."""
+    kind = report_kind(output)
+    with lab(login) as client:
+        save(output, client.download(f"sweeps/{sweep}/report", format=kind, language=language, download="true"))
+        print(f"Saved {output}")
 
 
 @sweeps.command("cancel")

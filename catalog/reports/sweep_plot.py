@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from catalog.i18n import N_
+from catalog.i18n import N_, decimals
 from catalog.reports.sweep_words import Names, mean, number
 from catalog.store.records import SweepPoint
 from experiments.model import Scalar
@@ -61,6 +61,7 @@ class Plot:
     lines: tuple[Line, ...]
     places: tuple[str, ...] = ()
     dates: bool = False
+    digits: int = 0  # decimals that the measure's values are shown with
     hidden: int = 0  # lines that are not drawn, because more than MOST_LINES cannot be told apart
 
 
@@ -96,6 +97,7 @@ def plot(points: Sequence[SweepPoint], choice: Choice, names: Names) -> Plot | N
         lines,
         tuple(names.value(choice.parameter, value) for value in places),
         ordered and isinstance(seen[0].parameters[choice.parameter], str),
+        decimals(y for line in lines for spot in line.spots for y in (spot.low, spot.high)),
         len(shown) - len(drawn),
     )
 

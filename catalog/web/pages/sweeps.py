@@ -12,7 +12,7 @@ from starlette.responses import Response
 from catalog import wording
 from catalog.access import Action, NotFound
 from catalog.exports.sweeps import points_as_csv
-from catalog.i18n import N_, Translator
+from catalog.i18n import N_, Translator, decimals
 from catalog.reports.display import Row
 from catalog.reports.sweep_plot import Choice, Plot, choices_for_lines, plot
 from catalog.reports.sweep_report import (
@@ -171,6 +171,7 @@ def runs(
         limit=PAGE_SIZE + 1,
     )
     path, given = f"/sweeps/{record.id}/runs", {"show": "failed" if show == "failed" else ""}
+    digits = {name: decimals(point.metrics.get(name) for point in points) for name in shown}
     sorted_by = {"sort": metric, "down": "1" if metric and down else ""}
     heads = [
         (
@@ -191,7 +192,7 @@ def runs(
                 point,
                 (_reason(t, point.reason) if point.reason else ""),
                 [names.value(name, point.parameters[name]) for name in record.varied],
-                [t.number(point.metrics[name]) if name in point.metrics else "–" for name in shown],
+                [t.fixed(point.metrics[name], digits[name]) if name in point.metrics else "–" for name in shown],
             )
             for point in points[:PAGE_SIZE]
         ],

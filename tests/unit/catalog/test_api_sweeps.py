@@ -123,6 +123,19 @@ def test_points_sensitivity_cancel_and_resume(lab: ApiLab) -> None:
         assert lab.call(method, f"/sweeps/{id}{path}", "siri").status_code == 404
 
 
+def test_the_report_of_a_sweep(lab: ApiLab) -> None:
+    id = lab.post("/sweeps", body(grid=GRID)).json()["id"]
+    assert lab.get(f"/sweeps/{id}/report").status_code == 409
+    work(lab, "r1", 4)
+    answer = lab.get(f"/sweeps/{id}/report?language=en&download=true", "leif")
+    assert "What we found" in answer.text
+    assert answer.headers["content-security-policy"].startswith("sandbox")
+    assert f'filename="{id}.html"' in answer.headers["content-disposition"]
+    assert lab.get(f"/sweeps/{id}/report?format=pdf", "leif").content.startswith(b"%PDF")
+    assert lab.get(f"/sweeps/{id}/report?language=xx").status_code == 422
+    assert lab.get(f"/sweeps/{id}/report", "siri").status_code == 404
+
+
 def test_the_events_of_a_sweep_tell_of_each_change_until_its_end(lab: ApiLab) -> None:
     id = lab.post("/sweeps", body(grid={"alpha": [0.01, 0.02]})).json()["id"]
 

@@ -113,6 +113,14 @@ def test_a_sweep_says_what_it_is_and_starts(lab: ApiLab) -> None:
     assert "no sweep" in call("sweeps", "show", "nope", status=2)
 
 
+def test_a_sweeps_report_is_saved(lab: ApiLab, tmp_path: Path) -> None:
+    made = data("sweep", "letter", "-p", "alpha=0.01,0.05", "--agency", "nav", "--yes", "--as", "kari", "--json")
+    work(lab, "r1")
+    call("sweeps", "report", made["id"], "-o", str(tmp_path / "s.html"), "--language", "en", "--as", "kari")
+    assert "What we found" in (tmp_path / "s.html").read_text()
+    assert ".pdf" in call("sweeps", "report", made["id"], "-o", str(tmp_path / "s.doc"), "--as", "kari", status=2)
+
+
 def test_waiting_for_a_sweep_ends_with_it(lab: ApiLab) -> None:
     def later() -> None:
         while not lab.world.catalog.sweeps.list(lab.world.viewer("kari")).items:
