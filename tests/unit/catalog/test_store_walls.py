@@ -155,6 +155,8 @@ TRIES: dict[str, Try] = {
     "sweeps.cancel": lambda c, v, s: c.sweeps.cancel(v, s.sweep.id),
     "sweeps.resume": lambda c, v, s: c.sweeps.resume(v, s.sweep.id),
     "sweep_results.points": lambda c, v, s: c.sweep_results.points(v, s.sweep.id),
+    "sweep_results.ranked": lambda c, v, s: c.sweep_results.ranked(v, s.sweep.id),
+    "sweep_results.failures": lambda c, v, s: c.sweep_results.failures(v, s.sweep.id),
     "sweep_results.sensitivity": lambda c, v, s: c.sweep_results.sensitivity(v, s.sweep.id),
     "schedules.add": lambda c, v, _: c.schedules.add(v, NewSchedule("letter", SKATT, "0 7 * * *")),
     "schedules.plan": lambda c, v, _: c.schedules.plan(v, NewSchedule("letter", SKATT, "0 7 * * *")),
@@ -187,7 +189,8 @@ MAY: dict[str, set[str]] = {
     | {name for name in TRIES if name.startswith(("runs.", "sweeps.", "sweep_results.", "schedules."))},
     "a reader": {
         "agencies.get", "members.list", "experiments.get", "runs.get", "runs.progress", "runs.notebook", "runs.figure",
-        "sweeps.get", "sweep_results.points", "sweep_results.sensitivity", "schedules.get", "schedules.firings",
+        "sweeps.get", "sweep_results.points", "sweep_results.ranked", "sweep_results.failures",
+        "sweep_results.sensitivity", "schedules.get", "schedules.firings",
     },
 }  # fmt: skip
 MAY["a member, from the agency's desk"] = MAY["a member"]
