@@ -71,10 +71,14 @@ async def claim(request: Request, lab: Lab, wait: Annotated[float, Query(ge=0, l
         if assignment is not None:
             lab.bell.ring(of_run(assignment.run))
             return Response(_assignment(assignment), media_type="application/json")
-        left = until - time.monotonic()
-        if left <= 0 or await request.is_disconnected():
-            return Response(status_code=204)
-        await lab.bell.wait(WORK, min(left, lab.settings.claim_seconds))
+        # Many runners wait most of the time, and are woken for others' work too: a claim takes the write lock.
+        while True:
+            left = until - time.monotonic()
+            if left <= 0 or await request.is_disconnected():
+                return Response(status_code=204)
+            await lab.bell.wait(WORK, min(left, lab.settings.claim_seconds))
+            if await run_in_threadpool(lab.catalog.queue.may_find, token, holding):
+                break
 
 
 @router.post("/runs/{run}/heartbeat")
@@ -95,7 +99,8 @@ async def result(run: str, request: Request, lab: Lab) -> StateOut:
     """Take the result, once. One that cannot be read ends the run as ``failed`` with ``bad_result``, and is a 422."""
     token = _token(request)
     digest = hashlib.sha256(token.encode()).hexdigest()
-    await run_in_threadpool(_known, lab, digest)  # before the body: strangers' bodies are not read
+    if not await run_in_threadpool(lab.catalog.queue.knows, token):  # before the body: strangers' bodies are not read
+        raise TokenRefused
     # One at a time of each run, and no more of a runner than it can have runs.
     arriving: set[tuple[str, str]] = request.app.state.arriving
     place = (digest, run)
@@ -129,12 +134,6 @@ async def hand_back(run: str, request: Request, lab: Lab) -> HandedBackOut:
             lab.bell.ring(of_sweep(given.request.sweep))
         lab.bell.ring(WORK)  # a place is free
     return HandedBackOut(taken=given is not None)
-
-
-def _known(lab: Services, token_sha256: str) -> None:
-    """Raise TokenRefused for a token that no open runner has."""
-    if not any(ticket.token_sha256 == token_sha256 for ticket in lab.catalog.queue.runners()):
-        raise TokenRefused
 
 
 def _finish(lab: Services, token: str, run: str, data: bytes) -> Run:

@@ -7,13 +7,14 @@ decided here is decided by conditional updates that name the attempt; the locks 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, not_, select, update
+from sqlalchemy import ColumnElement, Select, Update, and_, exists, func, not_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 from sqlmodel import col
 
 from catalog.blobs import Blobs
@@ -191,34 +192,57 @@ class SqlRunQueue:
 
     def heartbeat(self, token: str, run: str, attempt: int, progress: Progress, now: datetime) -> Directive:
         with self._database.write() as session:
-            runner = _runner(session, token)
-            claimed = _claimed_attempt(session, runner, run)
+            runner, claimed = _claim_of(session, token, run)
             lease = now + timedelta(seconds=self._limits.lease_seconds)
-            this = and_(_attempt(run, attempt), col(RunRow.runner) == runner.id)
-            beat = update(RunRow).where(this).values(lease_until=lease, **reported(progress))
-            if claimed != attempt or changed(session.execute(beat)) != 1:
+            this = and_(_attempt(run, attempt), col(RunRow.runner) == runner)
+            beat = _update().where(this).values(lease_until=lease, **reported(progress))
+            cancel = session.execute(beat.returning(col(RunRow.cancel_requested))).scalar_one_or_none()
+            if claimed != attempt or cancel is None:
                 raise _lost(run, attempt)
-            return Directive(bool(session.scalar(select(col(RunRow.cancel_requested)).where(col(RunRow.id) == run))))
+            return Directive(bool(cancel))
 
     def finish(self, token: str, run: str, attempt: int, result: RunResult, now: datetime) -> Run:
         with self._database.read() as session:
             self._may_finish(session, token, run, attempt)
         files = self._keep(result)
         with self._database.write() as session:
-            if (recorded := self._may_finish(session, token, run, attempt, lock=True)) is not None:
-                return queue_run(recorded)
-            return self._end(session, _locked(session, run), attempt, result, now, files, "runner")
+            row = self._may_finish(session, token, run, attempt, lock=True)
+            if not _owns(row, attempt):
+                return queue_run(row)
+            return self._end(session, row, attempt, result, now, files, "runner")
+
+    def knows(self, token: str) -> bool:
+        """Say whether an open runner has this token. For a look before a body is read; every call checks it anew."""
+        with self._database.read() as session:
+            return session.scalar(select(col(RunnerRow.id)).where(_has(token))) is not None
+
+    def may_find(self, token: str, holding: Collection[str] = ()) -> bool:
+        """Say whether a claim would find something, or be refused, as far as a look without any lock can tell.
+
+        For a runner that waits and claimed in vain: one question, where a claim takes the database's write lock. It
+        may say True in vain (the agency's quota is used up), never False where a claim would give a run.
+        """
+        unheard = exists().where(
+            RUNNING, col(RunRow.orgnr) == col(RunnerRow.orgnr), col(RunRow.runner) == col(RunnerRow.id)
+        )
+        if holding:
+            unheard = unheard.where(col(RunRow.id).not_in(sorted(holding)))
+        waits = exists().where(WAITING, col(RunRow.orgnr) == col(RunnerRow.orgnr))
+        bound = col(RunnerRow.sweep).is_not(None)  # it is spent as soon as nothing of its sweep waits
+        query = select(or_(col(RunnerRow.spent), bound, waits, unheard)).where(_has(token))
+        with self._database.read() as session:
+            return session.scalar(query) is not False
 
     def hand_back(self, token: str, run: str, attempt: int, now: datetime) -> Run | None:
         with self._database.write() as session:
             runner = _runner(session, token, lock=True)
-            claimed = _claimed_attempt(session, runner, run)
+            _, claimed = _claim_of(session, token, run)
             row = _locked(session, run)
             if claimed != attempt or row.attempt != attempt or RunState(row.state).ended:
                 raise _lost(run, attempt)
             if row.state == _QUEUED:
                 return queue_run(row)
-            if runner.slots == 1 or attempt >= row.max_attempts or row.cancel_requested:
+            if runner.claimed == 1 or attempt >= row.max_attempts or row.cancel_requested:
                 return None
             runner.spent = True
             return self._requeue(session, row, attempt, now, "runner")
@@ -236,7 +260,7 @@ class SqlRunQueue:
             if row.id in holding:
                 continue
             lease = now + timedelta(seconds=self._limits.lease_seconds)
-            renew = update(RunRow).where(_attempt(row.id, row.attempt)).values(lease_until=lease)
+            renew = _update().where(_attempt(row.id, row.attempt)).values(lease_until=lease)
             if changed(session.execute(renew)) == 1:
                 return _locked(session, row.id)
         return None
@@ -271,7 +295,7 @@ class SqlRunQueue:
 
     def _bind(self, session: Session, runner: RunnerRow, row: RunRow, now: datetime) -> RunRow | None:
         attempt, alone = row.attempt + 1, row.sweep is None or row.attempt > 0
-        take = update(RunRow).where(
+        take = _update().where(
             col(RunRow.id) == row.id, col(RunRow.state) == _QUEUED, col(RunRow.attempt) == row.attempt
         )
         values: dict[str, Any] = {
@@ -296,8 +320,7 @@ class SqlRunQueue:
         if row.sweep is None:  # of a sweep's runs the sweep's own events tell enough
             detail = {"attempt": attempt, "runner": runner.id}
             self._log(session, now, "run.started", row.orgnr, row.id, "runner", detail)
-        session.refresh(row)
-        return row
+        return _written(row, values)
 
     def _version(self, session: Session, row: RunRow) -> TemplateVersion | None:
         stored = find_version(session, row.template, row.version)
@@ -321,19 +344,16 @@ class SqlRunQueue:
             start=version.start,
         )
 
-    def _may_finish(self, session: Session, token: str, run: str, attempt: int, *, lock: bool = False) -> RunRow | None:
-        """Return None if this attempt owns the run, the run as recorded if it did when it ended; raise otherwise."""
-        runner = _runner(session, token)
-        claimed = _claimed_attempt(session, runner, run)
+    def _may_finish(self, session: Session, token: str, run: str, attempt: int, *, lock: bool = False) -> RunRow:
+        """Return the run if this attempt owns it or did when it ended; raise otherwise."""
+        _, claimed = _claim_of(session, token, run)
         row = _locked(session, run) if lock else session.scalars(select(RunRow).where(col(RunRow.id) == run)).one()
         # The runner's own attempt counts, not the number it sends: an old runner could send the new one's.
         if claimed != attempt or row.attempt != attempt:
             raise _lost(run, attempt)
-        if _owns(row, attempt):
-            return None
-        if RunState(row.state).ended:
-            return row
-        raise _lost(run, attempt)
+        if not _owns(row, attempt) and not RunState(row.state).ended:
+            raise _lost(run, attempt)
+        return row
 
     def _keep(self, result: RunResult) -> _Files:
         """Write the result's files, named by their content: the loser of a race leaves nothing wrong behind."""
@@ -350,13 +370,12 @@ class SqlRunQueue:
         values = ending(result, now, files.notebook)
         if result.state is RunState.CANCELLED:
             values["cancel_requested"] = True
-        if changed(session.execute(update(RunRow).where(this).values(**values))) != 1:
+        if changed(session.execute(_update().where(this).values(**values))) != 1:
             raise _lost(row.id, attempt)
         add_results(session, row.id, result, files.figures)
         detail = {"state": result.state.value, "reason": values["reason"], "attempt": attempt}
         self._log(session, now, "run.ended", row.orgnr, row.id, source, detail)
-        session.refresh(row)
-        tell_of_run(session, now, row)
+        tell_of_run(session, now, _written(row, values))
         return queue_run(row)
 
     def _requeue(self, session: Session, row: RunRow, attempt: int, now: datetime, source: str) -> Run:
@@ -368,11 +387,10 @@ class SqlRunQueue:
             "deadline_at": None,
             **reported(Progress(0, 0)),
         }
-        if changed(session.execute(update(RunRow).where(_attempt(row.id, attempt)).values(**values))) != 1:
+        if changed(session.execute(_update().where(_attempt(row.id, attempt)).values(**values))) != 1:
             raise _lost(row.id, attempt)
         self._log(session, now, "run.given_back", row.orgnr, row.id, source, {"attempt": attempt})
-        session.refresh(row)
-        return queue_run(row)
+        return queue_run(_written(row, values))
 
     @staticmethod
     def _log(
@@ -454,22 +472,49 @@ def _locked_with_runner(session: Session, run: str) -> tuple[RunRow, RunnerRow |
     return row, runner if row.runner == id and row.state == _RUNNING else None
 
 
-def _runner(session: Session, token: str, *, lock: bool = False) -> RunnerRow:
+def _has(token: str) -> ColumnElement[bool]:
     hashed = hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
-    query = select(RunnerRow).where(col(RunnerRow.token_sha256) == hashed, _OPEN)
+    return and_(col(RunnerRow.token_sha256) == hashed, _OPEN)
+
+
+def _runner(session: Session, token: str, *, lock: bool = False) -> RunnerRow:
+    query = select(RunnerRow).where(_has(token))
     runner = session.scalars(query.with_for_update() if lock else query).one_or_none()
     if runner is None:
-        raise TokenRefused("The runner's token is unknown or has been closed.")
+        raise _refused()
     return runner
 
 
-def _claimed_attempt(session: Session, runner: RunnerRow, run: str) -> int:
-    """Return the attempt of a run that this runner has claimed. Raise NotYourRun if it never did."""
-    query = select(col(RunnerClaim.attempt)).where(col(RunnerClaim.runner) == runner.id, col(RunnerClaim.run) == run)
-    attempt = session.scalar(query)
+def _claim_of(session: Session, token: str, run: str) -> tuple[str, int]:
+    """Return the runner that has this token, and the attempt of the run that it has claimed.
+
+    Raise TokenRefused, or NotYourRun if it never claimed it.
+    """
+    this = and_(col(RunnerClaim.runner) == col(RunnerRow.id), col(RunnerClaim.run) == run)
+    query = select(col(RunnerRow.id), col(RunnerClaim.attempt)).outerjoin(RunnerClaim, this).where(_has(token))
+    found = session.execute(query).one_or_none()
+    if found is None:
+        raise _refused()
+    runner, attempt = found
     if attempt is None:
-        raise NotYourRun(f"That run does not belong to runner {runner.id}.")
-    return attempt
+        raise NotYourRun(f"That run does not belong to runner {runner}.")
+    return runner, attempt
+
+
+def _refused() -> TokenRefused:
+    return TokenRefused("The runner's token is unknown or has been closed.")
+
+
+def _update() -> Update:
+    """An update of runs. The session's own rows stay as they were: whoever goes on with one calls ``_written``."""
+    return update(RunRow).execution_options(synchronize_session=False)
+
+
+def _written(row: RunRow, values: Mapping[str, Any]) -> RunRow:
+    """Let a row hold what an update has just written to it, without asking the database for what is known."""
+    for name, value in values.items():
+        set_committed_value(row, name, value)
+    return row
 
 
 def _lost(run: str, attempt: int) -> LeaseLost:

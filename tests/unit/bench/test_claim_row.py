@@ -1,4 +1,4 @@
-"""The catalog that the claims are measured in: it holds what it says, and a claim finds the same run as in any other."""
+"""The catalog that the claims are measured in: it holds what it says, and a run can be claimed in it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ def counts(url: str) -> dict[str, int]:
         found = {table: connection.scalar(text(f"SELECT count(*) FROM {table}")) or 0 for table in tables}  # noqa: S608
         by_state = "SELECT count(*) FROM run WHERE state = 'succeeded'"
         found["succeeded"] = connection.scalar(text(by_state)) or 0
-        indexes = "SELECT count(*) FROM {}".format(
-            "sqlite_master WHERE type = 'index'" if engine.dialect.name == "sqlite" else "pg_indexes"
-        )
+        listed = "sqlite_master WHERE type = 'index'" if engine.dialect.name == "sqlite" else "pg_indexes"
+        indexes = f"SELECT count(*) FROM {listed}"  # noqa: S608
         found["indexes"] = connection.scalar(text(indexes)) or 0
     engine.dispose()
     return found
