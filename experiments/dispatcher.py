@@ -124,11 +124,19 @@ class Dispatcher:
         grace = timedelta(seconds=self._config.deadline_grace_seconds)
         for run in active:
             if run.deadline_at is not None and now > run.deadline_at + grace:
-                self._end(run, RunResult(RunState.TIMED_OUT, b"", Reason.TIME_LIMIT), now)
+                self._overstayed(run, now)
             elif run.cancel_requested:
                 since = self._cancel_seen.setdefault((run.id, run.attempt), now)
                 if not _within(now, since, self._config.cancel_grace_seconds):
                     self._end(run, RunResult(RunState.CANCELLED, b"", Reason.CANCELLED_BY_USER), now)
+
+    def _overstayed(self, run: Run, now: datetime) -> None:
+        """End a run that its runner should have ended. What ran beside others may have been kept from it by them."""
+        shared = any(load.ticket.id == run.runner and load.claimed > 1 for load in self._queue.loads())
+        if shared and run.attempt < run.max_attempts:
+            self._give_back(run, "it was not ended in time, beside others", now)
+        else:
+            self._end(run, RunResult(RunState.TIMED_OUT, b"", Reason.TIME_LIMIT), now)
 
     def _end(self, run: Run, result: RunResult, now: datetime) -> None:
         try:

@@ -170,6 +170,6 @@ class RunQueue(Protocol):
         """Give a run back that failed while others shared its sandbox, through no fault that can be proved its own.
 
         It is queued for another attempt, alone, and its runner is spent. Return None, with nothing changed, if what
-        happened is to be recorded instead: the runner holds one run at a time, this was the last attempt, or the run is
+        happened is to be recorded instead: the runner never had another run, this was the last attempt, or the run is
         to be cancelled. A run that was handed back already is returned as it is. Raise like ``finish``.
         """

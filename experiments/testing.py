@@ -346,7 +346,7 @@ class InMemoryRunQueue:
                 raise LeaseLost(f"Attempt {attempt} of run {run} no longer owns it.")
             if kept.run.state is RunState.QUEUED:
                 return kept.run
-            if runner.ticket.slots == 1 or attempt >= kept.run.max_attempts or kept.run.cancel_requested:
+            if len(runner.claimed) == 1 or attempt >= kept.run.max_attempts or kept.run.cancel_requested:
                 return None
             runner.spent = True
             return self._requeue(kept)

@@ -551,6 +551,27 @@ def test_a_sweep_gets_runners_that_do_several_runs_at_a_time() -> None:
     assert len(lab.engine.started) == len(lab.engine.removed) == 3
 
 
+def test_a_run_that_overstays_beside_others_is_tried_again_alone() -> None:
+    """Another may have kept it from its end; the second time there is nobody else to blame."""
+    lab = sweep_lab()
+    runs = submit_sweep(lab, 2)
+    lab.step()
+    claimed: list[str] = []
+    for _ in runs:
+        [sandbox] = lab.alive()
+        assignment = lab.queue.claim(lab.token(sandbox), lab.clock(), claimed)
+        assert assignment is not None
+        claimed.append(assignment.run)
+    limit = runs[0].request.timeout_seconds + CONFIG.deadline_grace_seconds
+    lab.steps(limit + 3)
+    assert {lab.queue.get(run.id).state for run in runs} == {RunState.QUEUED}
+    again = lab.claim()
+    assert {assignment.attempt for _, assignment in again} == {2}
+    lab.steps(limit + 3)
+    ended = [lab.queue.get(assignment.run) for _, assignment in again]
+    assert {(run.state, run.reason) for run in ended} == {(RunState.TIMED_OUT, Reason.TIME_LIMIT)}
+
+
 @pytest.mark.parametrize(("sweep_slots", "total"), [(1, 2), (2, 4), (4, 4), (3, 5)])
 def test_a_sweep_of_10000_delays_another_agency_by_no_more_than_one_run(sweep_slots: int, total: int) -> None:
     seconds = 20
