@@ -568,11 +568,14 @@ class RunQueueContract:
         with pytest.raises(LeaseLost):
             case.queue.hand_back(alone, run, 2, at(6))
 
-    @pytest.mark.parametrize("why", ["one at a time", "last attempt", "cancelled"])
+    @pytest.mark.parametrize("why", ["never another", "last attempt", "cancelled"])
     def test_what_is_not_handed_back_is_to_be_recorded(self, case: QueueCase, why: str) -> None:
         run = case.submit(request(sweep=SWEEP), max_attempts=1 if why == "last attempt" else 3).id
-        token = open_runner(case.queue, "r1", slots=1 if why == "one at a time" else 2, batch_limit=10)
+        token = open_runner(case.queue, "r1", slots=2, batch_limit=10)
         claim(case.queue, token, at(0))
+        if why != "never another":
+            case.submit(request(sweep=SWEEP))
+            assert case.queue.claim(token, at(0), {run}) is not None
         if why == "cancelled":
             case.cancel(run)
         assert case.queue.hand_back(token, run, 1, at(1)) is None
