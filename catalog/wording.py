@@ -197,6 +197,9 @@ PROBLEMS: dict[str, str] = {
     "not_ended": N_("The run has not ended yet. Wait until it has, or cancel it first."),
     "unknown_field": N_("“%(field)s” cannot be changed."),
     "agency_closed": N_("The agency is closed. Choose another."),
+    "quota_too_small": N_(
+        "The agency's quota is smaller than a single run needs. Ask the lab's administrators to raise it."
+    ),
     "unknown_agency": N_("There is no agency “%(value)s”. Choose one from the list."),
     "bad_orgnr": N_("“%(value)s” is not an organisation number. It has nine digits."),
     "bad_slug": N_("“%(value)s” cannot be a short name. Use 1 to 20 small letters a–z, digits and hyphens."),

@@ -50,6 +50,8 @@ def open_lab_catalog(settings: Settings) -> Catalog:
         max_attempts=settings.runs.max_attempts,
         lease_seconds=settings.runs.lease,
         max_timeout_seconds=settings.runs.max_timeout,
+        memory=settings.runs.memory,
+        cpus=settings.runs.cpus,
         sweep_batch=settings.runs.sweep_batch,
     )
     return open_catalog(settings.database_url, settings.blob_url, limits=limits)

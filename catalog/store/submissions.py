@@ -42,8 +42,9 @@ def check(session: Session, viewer: Viewer, submission: Submission, limits: RunL
     """Check a submission against the catalog as it is.
 
     Raise Forbidden (a reader's submission), or InvalidInput with every problem: not_a_member, agency_closed,
-    unknown_template, not_published, digest_differs, unknown_experiment, bad_timeout, bad_idempotency_key, and those of
-    ``parameters.bind``; idempotency_key_reused alone, if the key belongs to another request.
+    unknown_template, not_published, digest_differs, unknown_experiment, bad_timeout, bad_idempotency_key,
+    quota_too_small, and those of ``parameters.bind``; idempotency_key_reused alone, if the key belongs to another
+    request.
     """
     problems = Problems()
     key = _key(problems, submission.idempotency_key)
@@ -57,6 +58,7 @@ def check(session: Session, viewer: Viewer, submission: Submission, limits: RunL
     values = _parameters(problems, version, submission)
     experiment = _experiment(session, problems, viewer, submission, agency, now)
     timeout = _timeout(problems, version, submission, limits)
+    _fits(session, problems, agency, limits)
     problems.stop()
     if version is None:  # a problem was noted, so this is never reached
         raise InvalidInput(())
@@ -110,6 +112,7 @@ def check_sweep(
     version = _version(session, problems, submission)
     experiment = _experiment(session, problems, viewer, submission, agency, now)
     timeout = _timeout(problems, version, submission, limits)
+    _fits(session, problems, agency, limits)
     expansion = None
     if version is not None and agency:
         most = session.scalar(select(col(Agency.max_sweep_runs)).where(col(Agency.orgnr) == agency)) or 0
@@ -192,6 +195,26 @@ def _key(problems: Problems, key: object) -> str | None:
 def _used(session: Session, viewer: Viewer, key: str) -> RunRow | None:
     query = select(RunRow).where(col(RunRow.requested_by) == viewer.name, col(RunRow.idempotency_key) == key)
     return session.scalars(query).one_or_none()
+
+
+def _fits(session: Session, problems: Problems, agency: str, limits: RunLimits) -> None:
+    """Note quota_too_small for an agency that could not start a single run, ever: it would wait without an end."""
+    row = session.scalars(select(Agency).where(col(Agency.orgnr) == agency)).one_or_none() if agency else None
+    if row is None:
+        return
+    own: tuple[tuple[str, float | None, float], ...] = (
+        ("max_concurrent_runs", row.max_concurrent_runs, 1),
+        ("max_memory", row.max_memory, limits.memory),
+        ("max_cpus", row.max_cpus, limits.cpus),
+    )
+    for name, has, needs in own:
+        if has is not None and has < needs:
+            what = (
+                f"The quota of agency {agency}, {name}={has}, is below what a single run takes, {needs}: no run of it "
+                "can start. Ask the lab's administrators to raise it."
+            )
+            problems.add("quota_too_small", "agency", agency, what, str(needs))
+            return
 
 
 def _refuse_reuse(session: Session, run: RunRow, submission: Submission, agency: str, limits: RunLimits) -> None:

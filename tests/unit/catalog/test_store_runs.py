@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from catalog.access import Action, Forbidden, NotFound
+from catalog.store import open_catalog
 from catalog.store.records import RunFilter
 from experiments.model import Reason, RunState
 from lab_templates.model import InvalidInput
@@ -49,6 +51,28 @@ def test_the_agency_may_be_named_by_its_short_name(world: World) -> None:
 def test_the_templates_own_time_limit_holds_unless_another_is_given(world: World) -> None:
     assert world.submit().timeout_seconds == 600
     assert world.submit(timeout_seconds=1).timeout_seconds == 1
+
+
+@pytest.mark.parametrize(
+    ("quota", "field"),
+    [
+        ({"max_concurrent_runs": 0}, "max_concurrent_runs=0"),
+        ({"max_memory": 2**30}, "max_memory=1073741824"),
+        ({"max_cpus": 0.5}, "max_cpus=0.5"),
+    ],
+)
+def test_what_could_never_start_is_refused_at_once(
+    world: World, tmp_path: Path, quota: dict[str, float], field: str
+) -> None:
+    world.catalog.agencies.change(SYSTEM, NAV, **quota)
+    limits = replace(world.catalog.limits, memory=2**31, cpus=1.0)
+    catalog = open_catalog(world.url, str(tmp_path), limits=limits, clock=world.clock)
+    with pytest.raises(InvalidInput) as caught:
+        catalog.runs.submit(world.viewer("kari"), submission())
+    catalog.close()
+    assert codes(caught) == {"quota_too_small"}
+    assert field in str(caught.value.problems[0].message)
+    assert everything(world) == []
 
 
 @pytest.mark.parametrize(
