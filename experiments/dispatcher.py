@@ -12,6 +12,7 @@ import hashlib
 import logging
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ log = logging.getLogger("proverom.dispatcher")
 
 # What a runner's sandbox has for itself alone, on every engine: cleared between the runs of a batch.
 OWN_PLACES = f"{HOME}:/tmp:/var/tmp:/dev/shm"
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # of the steady clock, which says how long, and not when
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,14 @@ class DispatcherConfig:
     start_workers: int = 4
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """When an attempt began, on the steady clock: between two passes. None: it was under way before the first."""
+
+    earliest: datetime | None
+    latest: datetime
+
+
 @dataclass
 class _Trouble:
     """An agency's starts that failed in a row."""
@@ -91,13 +101,18 @@ class Dispatcher:
         self._cancel_seen: dict[tuple[str, int], datetime] = {}
         self._silent_since: dict[tuple[str, int], datetime] = {}
         self._reconciled_at: datetime | None = None
+        # A clock that nobody sets, for how long things have lasted: the machine's may jump, by hours and either way.
+        self._steady = datetime.min.replace(tzinfo=UTC)
+        self._passed_at: datetime | None = None
+        self._begun: dict[tuple[str, int], _Begun] = {}
+        self._met: dict[str, datetime] = {}  # tickets
 
     def run(self, stop: threading.Event) -> None:
         """Loop until ``stop`` is set. An error of one pass is logged, and the next pass starts afresh."""
         failures = 0
         while not stop.is_set():
             try:
-                self.step(datetime.now(UTC))
+                self.step(datetime.now(UTC), _EPOCH + timedelta(seconds=time.monotonic()))
                 failures = 0
             except Exception:
                 failures += 1
@@ -107,13 +122,27 @@ class Dispatcher:
             stop.wait(self._config.poll_seconds * min(2**failures, 8))
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def step(self, now: datetime) -> None:
-        """Do one pass. Raise whatever the queue raises; an engine that does not answer is no error."""
+    def step(self, now: datetime, steady: datetime | None = None) -> None:
+        """Do one pass. Raise whatever the queue raises; an engine that does not answer is no error.
+
+        ``steady`` is the time on a clock that is never set, ``now`` if there is no other.
+        """
+        self._steady = steady or now
         self._enforce(now)
-        if self._reconciled_at is None or not _within(now, self._reconciled_at, self._config.reconcile_seconds):
+        if self._reconciled_at is None or not self._just(self._reconciled_at, self._config.reconcile_seconds):
             self._reconcile(now)
         self._clear_finished()
         self._fill(now)
+        self._passed_at = self._steady
+
+    def _just(self, since: datetime, seconds: float) -> bool:
+        """Return whether a moment on the steady clock is no longer ago than so many seconds."""
+        return _within(self._steady, since, seconds)
+
+    def _older(self, ticket: RunnerTicket, seconds: float, now: datetime) -> bool:
+        """Return whether a ticket is older than so many seconds, by either clock."""
+        met = self._met.setdefault(ticket.id, self._steady)
+        return not (_within(now, ticket.created_at, seconds) and self._just(met, seconds))
 
     # -- runs that overstay ----------------------------------------------------------------------------------------
     def _enforce(self, now: datetime) -> None:
@@ -121,14 +150,27 @@ class Dispatcher:
         active = self._queue.active()
         keys = {(run.id, run.attempt) for run in active}
         self._cancel_seen = {key: since for key, since in self._cancel_seen.items() if key in keys}
-        grace = timedelta(seconds=self._config.deadline_grace_seconds)
+        self._begun = {key: begun for key, begun in self._begun.items() if key in keys}
         for run in active:
-            if run.deadline_at is not None and now > run.deadline_at + grace:
+            if self._overdue(run, now):
                 self._overstayed(run, now)
             elif run.cancel_requested:
-                since = self._cancel_seen.setdefault((run.id, run.attempt), now)
-                if not _within(now, since, self._config.cancel_grace_seconds):
+                since = self._cancel_seen.setdefault((run.id, run.attempt), self._steady)
+                if not self._just(since, self._config.cancel_grace_seconds):
                     self._end(run, RunResult(RunState.CANCELLED, b"", Reason.CANCELLED_BY_USER), now)
+
+    def _overdue(self, run: Run, now: datetime) -> bool:
+        """Return whether a run is past its deadline by the steady clock.
+
+        The catalog's clock has the word on runs that were under way when this dispatcher began.
+        """
+        begun = self._begun.setdefault((run.id, run.attempt), _Begun(self._passed_at, self._steady))
+        grace = self._config.deadline_grace_seconds
+        limit = run.request.timeout_seconds + grace
+        if not self._just(begun.latest, limit):
+            return True
+        past = run.deadline_at is not None and not _within(now, run.deadline_at, grace)
+        return past and (begun.earliest is None or not self._just(begun.earliest, limit))
 
     def _overstayed(self, run: Run, now: datetime) -> None:
         """End a run that its runner should have ended. What ran beside others may have been kept from it by them."""
@@ -171,7 +213,8 @@ class Dispatcher:
         for name in sandboxes.keys() - ticketed:
             log.info("sandbox %s has no ticket: removed", name)
             self._remove(name)
-        self._reconciled_at = now
+        self._met = {id: met for id, met in self._met.items() if id in tickets}
+        self._reconciled_at = self._steady
 
     def _bury_runs(
         self,
@@ -188,8 +231,8 @@ class Dispatcher:
             sandbox = sandboxes.get(ticket.sandbox) if ticket else None
             if sandbox is not None and sandbox.running:
                 if (run.id, run.attempt) in expired:
-                    since = self._silent_since.setdefault((run.id, run.attempt), now)
-                    if not _within(now, since, self._config.silence_seconds):
+                    since = self._silent_since.setdefault((run.id, run.attempt), self._steady)
+                    if not self._just(since, self._config.silence_seconds):
                         self._give_back(run, "its runner is silent", now)
             elif sandbox is not None and sandbox.out_of_memory and ticket is not None and ticket.slots == 1:
                 # With several runs in it, nobody knows which of them it was; each is tried again.
@@ -214,7 +257,7 @@ class Dispatcher:
             ticket = load.ticket
             sandbox = sandboxes.get(ticket.sandbox)
             if sandbox is None:
-                late = load.bound or not _within(now, ticket.created_at, config.start_grace_seconds)
+                late = load.bound or self._older(ticket, config.start_grace_seconds, now)
                 if ticket.id not in self._starting and late:
                     self._give_up(ticket, "its sandbox is gone")
             elif not sandbox.running:
@@ -223,8 +266,8 @@ class Dispatcher:
                 if not load.bound:
                     self._failed_start(ticket.agency, f"The runner ended before it had asked for work. {said}", now)
             elif load.bound:
-                resting[ticket.id] = self._resting_since.get(ticket.id, now)
-                if not _within(now, resting[ticket.id], config.idle_seconds):
+                resting[ticket.id] = self._resting_since.get(ticket.id, self._steady)
+                if not self._just(resting[ticket.id], config.idle_seconds):
                     log.info("runner %s of %s asks for no more of its batch", ticket.id, ticket.agency)
                     self._queue.retire_runner(ticket.id)
             elif (since := waiting.get(ticket.agency)) and not _within(
@@ -395,7 +438,7 @@ class Dispatcher:
         while missing > given:
             taken = sum(_places(load) for load in loads if load.ticket.agency == lane.row.agency)
             slots = min(missing - given, most, room - given, self._affordable(lane.row) - taken)
-            if slots <= 0 or not self._may_start(lane, now):
+            if slots <= 0 or not self._may_start(lane):
                 break
             loads.append(RunnerLoad(self._start(lane, slots, now), 0, 0, False))
             given, lane.have = given + slots, lane.have + slots
@@ -449,7 +492,7 @@ class Dispatcher:
             if load.bound or load.spent or ticket.id in self._starting:
                 continue
             key = (ticket.agency, ticket.for_sweeps)
-            if not _within(now, ticket.created_at, self._config.idle_seconds) and spare.get(key, ticket.slots) > 0:
+            if self._older(ticket, self._config.idle_seconds, now) and spare.get(key, ticket.slots) > 0:
                 spare[key] = spare.get(key, 0) - ticket.slots
                 self._give_up(ticket, "nothing waits for it")
 
@@ -508,7 +551,7 @@ class Dispatcher:
         self._engine.start(spec)
 
     # -- starts that fail ------------------------------------------------------------------------------------------
-    def _may_start(self, lane: _Lane, now: datetime) -> bool:
+    def _may_start(self, lane: _Lane) -> bool:
         """Return whether a runner may be started now: after a failed start one at a time, and not before a pause."""
         agency = lane.row.agency
         trouble = self._trouble.get(agency)
@@ -516,14 +559,14 @@ class Dispatcher:
             return True
         with self._lock:
             being_tried = any(ticket.agency == agency for ticket in self._starting.values())
-        return not being_tried and (trouble.not_before is None or now >= trouble.not_before)
+        return not being_tried and (trouble.not_before is None or self._steady >= trouble.not_before)
 
     def _failed_start(self, agency: str, message: str, now: datetime) -> None:
         """Count a failed start; after too many in a row, fail the run that waits longest instead of trying for ever."""
         with self._lock:
             trouble = self._trouble.setdefault(agency, _Trouble())
             trouble.count += 1
-            trouble.not_before = now + timedelta(seconds=min(2.0 ** (trouble.count - 1), 30.0))
+            trouble.not_before = self._steady + timedelta(seconds=min(2.0 ** (trouble.count - 1), 30.0))
             enough = trouble.count % self._config.start_attempts == 0
         run = self._queue.oldest_queued(agency) if enough else None
         if run is not None:

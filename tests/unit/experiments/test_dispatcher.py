@@ -777,3 +777,54 @@ def test_a_sweeps_runner_that_asks_for_no_more_is_ended() -> None:
     lab.queue.finish(lab.token(sandbox), assignment.run, 1, DONE, lab.clock())
     lab.steps(60)
     assert sandbox in lab.engine.removed
+
+
+# -- a clock that jumps ----------------------------------------------------------------------------------------------
+
+
+def steps_of_both(lab: Lab, steady: FakeClock, seconds: int, *, alive: bool = True) -> None:
+    for _ in range(seconds):
+        lab.clock.advance(1)
+        if alive:
+            lab.beat()
+        lab.dispatcher.step(lab.clock(), steady.advance(1))
+
+
+def test_a_clock_set_forward_ends_no_run(lab: Lab) -> None:
+    steady = FakeClock()
+    lab.dispatcher.step(lab.clock(), steady())
+    run, _, _ = start_one_at(lab, steady, timeout_seconds=60)
+    steps_of_both(lab, steady, 5)
+    lab.clock.advance(86400)
+    steps_of_both(lab, steady, 50)
+    assert lab.queue.get(run.id).state is RunState.RUNNING
+    steps_of_both(lab, steady, 40)
+    assert lab.queue.get(run.id).state is RunState.TIMED_OUT
+
+
+def test_a_clock_set_back_hides_no_dead_runner(lab: Lab) -> None:
+    steady = FakeClock()
+    lab.dispatcher.step(lab.clock(), steady())
+    run, sandbox, _ = start_one_at(lab, steady, timeout_seconds=600)
+    steps_of_both(lab, steady, 5)
+    lab.clock.advance(-86400)
+    lab.engine.kill(sandbox, exit_code=137)
+    steps_of_both(lab, steady, 5, alive=False)
+    assert lab.queue.get(run.id).state is RunState.QUEUED
+
+
+def test_a_clock_set_back_keeps_no_frozen_run_for_ever(lab: Lab) -> None:
+    steady = FakeClock()
+    lab.dispatcher.step(lab.clock(), steady())
+    run, _, _ = start_one_at(lab, steady, timeout_seconds=60)
+    steps_of_both(lab, steady, 5)
+    lab.clock.advance(-86400)
+    steps_of_both(lab, steady, 90, alive=False)
+    assert lab.queue.get(run.id).state is RunState.TIMED_OUT
+
+
+def start_one_at(lab: Lab, steady: FakeClock, *, timeout_seconds: int) -> tuple[Run, str, Assignment]:
+    run = lab.submit(timeout_seconds=timeout_seconds)
+    lab.dispatcher.step(lab.clock(), steady())
+    [(sandbox, assignment)] = lab.claim()
+    return run, sandbox, assignment
