@@ -28,6 +28,7 @@ MOST_POINTS = 10_000
 MOST_METRICS = 50
 _ORDERED = (ParameterType.NUMBER, ParameterType.INTEGER, ParameterType.DATE)
 _MOST_KEPT = 32
+_MOST_WHOLE = 4  # sweeps whose points are kept for the next reader of the same page
 _UNSUCCESSFUL = (RunState.FAILED.value, RunState.TIMED_OUT.value, RunState.CANCELLED.value)
 _POINT = (col(RunRow.point), col(RunRow.id), col(RunRow.state), col(RunRow.parameters), col(RunRow.reason))
 
@@ -39,6 +40,7 @@ class SweepResults:
         self._clock = clock
         self._lock = Lock()
         self._kept: dict[tuple[str, int, int], SensitivityRecord] = {}
+        self._whole: dict[tuple[object, ...], tuple[tuple[SweepPoint, ...], int | None]] = {}
 
     def points(
         self, viewer: Viewer, id: str, *, after: int = -1, limit: int = MOST_POINTS
@@ -51,6 +53,21 @@ class SweepResults:
             what = f"limit={limit} is not a whole number from 1 to {MOST_POINTS}. Give one."
             raise one_problem("bad_limit", "limit", limit, what, str(MOST_POINTS))
         sweep = self._sweeps.get(viewer, id)
+        whole = after < 0 and limit == MOST_POINTS
+        key = (id, sweep.rounds, *sorted(sweep.counts.items()))
+        with self._lock:
+            if whole and key in self._whole:
+                return self._whole[key]
+        found = self._points(sweep, after, limit)
+        if whole:
+            with self._lock:
+                while len(self._whole) >= _MOST_WHOLE:
+                    del self._whole[next(iter(self._whole))]
+                self._whole[key] = found
+        return found
+
+    def _points(self, sweep: SweepRecord, after: int, limit: int) -> tuple[tuple[SweepPoint, ...], int | None]:
+        id = sweep.id
         this = (col(RunRow.sweep) == id, col(RunRow.stands), col(RunRow.point) > after)
         with self._database.read() as session:
             rows = session.execute(
