@@ -17,7 +17,9 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from experiments.runner import kernel
 
 FORKED, ORDINARY = "proverom-forked", "local-provisioner"
-_LAUNCHER = ("-m", "ipykernel_launcher")
+_LAUNCHER = ["-m", "ipykernel_launcher"]
+# ipykernel writes it into its kernelspec for the debugger's sake; no notebook notices.
+_WITHOUT_EFFECT = "-Xfrozen_modules=off"
 
 
 class ForkedProcess:
@@ -64,20 +66,25 @@ class ForkedProvisioner(LocalProvisioner):
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
         """Start the kernel and return its connection; raise KernelNotBorn if a forked one died at its start."""
-        seed = kernel.take() if own_kernel(cmd) else None
-        if seed is None:
+        arguments = own_arguments(cmd)
+        seed = kernel.take() if arguments is not None else None
+        if seed is None or arguments is None:
             return await super().launch_kernel(cmd, **kwargs)
         self.process = ForkedProcess(seed.pid)  # type: ignore[assignment]
         self.pid = self.pgid = seed.pid
         self.cwd = kwargs.get("cwd") or pathlib.Path.cwd()
         environment = kwargs.get("env") or dict(os.environ)
-        await seed.grow(cmd[1 + len(_LAUNCHER) :], str(self.cwd), environment)
+        await seed.grow(arguments, str(self.cwd), environment)
         return self.connection_info
 
 
-def own_kernel(cmd: Sequence[str]) -> bool:
-    """Return whether the command starts this environment's ipykernel, and nothing special about it."""
-    if len(cmd) < 3 or tuple(cmd[1:3]) != _LAUNCHER:
-        return False
-    program, own = Path(cmd[0]), Path(sys.executable)
-    return program.parent == own.parent and program.name.startswith("python")
+def own_arguments(cmd: Sequence[str]) -> list[str] | None:
+    """Return what the command gives to this environment's ipykernel; None if it starts anything else or specially."""
+    program, *rest = cmd or [""]
+    if rest[:1] == [_WITHOUT_EFFECT]:
+        rest = rest[1:]
+    if rest[:2] != _LAUNCHER:
+        return None
+    own = Path(sys.executable)
+    named = Path(program).parent == own.parent and Path(program).name.startswith("python")
+    return rest[2:] if named else None
