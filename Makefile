@@ -1,11 +1,14 @@
 # The commands people type. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup lab down test bench lint format docs
+.PHONY: help setup lab down test bench faults lint format docs
 
 PYTHON ?= python3
 VENV := .venv/bin
 # Further arguments for pytest, as in: make test ARGS="-k letter"
 ARGS ?=
+# How many kills, over all classes of faults and both databases, and the seed that repeats an earlier run's choices.
+KILLS ?= 60
+SEED ?=
 # How many tests run at once; the end-to-end tests always run one by one, because each starts a whole lab.
 WORKERS ?= auto
 
@@ -29,6 +32,10 @@ test: ## run all tests; what this machine lacks is left out and named at the end
 bench: ## measure against papermill and docker run; writes bench/results.json
 	$(PYTHON) hub/setup.py --dev
 	$(VENV)/python -m bench
+
+faults: ## kill for real and compare what was promised with what is kept: make faults KILLS=60 (needs root)
+	$(PYTHON) hub/setup.py --dev
+	$(VENV)/python -m tests.faults $(KILLS) $(if $(SEED),--seed $(SEED))
 
 lint: ## check style, types, who imports whom, and that nothing of one machine is committed
 	$(VENV)/ruff check .
