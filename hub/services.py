@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hub.deployment import Deployment, NotDeployed
+from hub.keeping import keep_alive
 from hub.settings import PROJECT, Settings, SettingsError, load_settings
 from lab_templates.model import InvalidInput
 from spawner_config.engines.base import EngineError
@@ -128,6 +129,9 @@ PROCESSES: dict[str, Callable[[Settings, Sequence[str]], None]] = {
     "traefik": traefik,
 }
 
+# Killed, they are replaced at once.
+KEPT = frozenset({"catalog", "dispatcher", "culler"})
+
 
 def main(arguments: Sequence[str]) -> int:
     """Become the process that the first argument names. Return 2 with a message if that cannot be."""
@@ -139,6 +143,8 @@ def main(arguments: Sequence[str]) -> int:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     if arguments[0] != "front":
         end_with_parent()
+    if arguments[0] in KEPT:
+        keep_alive(end_with_parent)
     try:
         PROCESSES[arguments[0]](load_settings(), arguments[1:])
     except KeyboardInterrupt:  # how JupyterHub asks its services to end
