@@ -406,6 +406,25 @@ def test_a_memory_hog_is_called_out_of_memory(ground: Ground) -> None:
     assert status.exit_code == 137
 
 
+def test_a_sandbox_can_be_given_more_while_it_works(ground: Ground) -> None:
+    code = (
+        "import pathlib, time\n"
+        "places = [pathlib.Path('/sys/fs/cgroup') / p for p in ('memory/memory.limit_in_bytes', 'memory.max')]\n"
+        "limit = next(place for place in places if place.exists())\n"
+        "while int(limit.read_text()) == 64 << 20: time.sleep(0.05)\n"
+        "print('held', len(b'x' * (100 << 20)) >> 20)\n"
+    )
+    spec = ground.started("runner", [PYTHON, "-c", code], memory=64 * MIB)
+    ground.engine.resize(spec.name, Limits(memory=256 * MIB, cpus=2.0, pids=1))
+    host = ground.client.containers.get(spec.name).attrs["HostConfig"]
+    assert (host["Memory"], host["CpuQuota"] / host["CpuPeriod"], host["PidsLimit"]) == (256 * MIB, 2.0, 60)
+    assert ground.ended(spec).exit_code == 0
+    assert "held 100" in ground.engine.logs(spec.name)
+    ground.engine.remove(spec.name)
+    with pytest.raises(EngineError):
+        ground.engine.resize(spec.name, spec.limits)
+
+
 def test_a_fork_bomb_hits_its_limit(ground: Ground) -> None:
     code = (
         "import os, time\nmade = 0\ntry:\n"
