@@ -127,7 +127,7 @@ AMONG_OTHERS = ("fill_tmp", "fork_bomb", "kill_everything", "memory_hog", "renam
 
 @pytest.fixture(scope="module")
 def lab(docker_client: Any) -> Iterator[Lab]:
-    limits = {"runs__memory": "768MiB", "runs__pids": "96", "runs__concurrent": "7"}
+    limits = {"runs__memory": "2GiB", "runs__pids": "96", "runs__concurrent": "7"}
     with own_lab(NAME, "docker", **limits) as started:
         with started.client("coordinator") as author, started.client("admin") as approver:
             for path in sorted(CASES.glob("*.ipynb")):
