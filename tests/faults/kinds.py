@@ -162,13 +162,13 @@ def unsure_commit(scene: Scene) -> int:
     if how == "proxy":
         before = _lines(lab.cuts)
         os.kill(lab.proxy, rng.choice((signal.SIGUSR1, signal.SIGUSR2)))
-        scene.load.submit(scene.load.make())
+        scene.load.submit(scene.load.make(sweep=False))
         end = time.monotonic() + 5
         while _lines(lab.cuts) == before and time.monotonic() < end:
             time.sleep(0.02)
         return _lines(lab.cuts) - before
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        asked = [scene.load.make() for _ in range(2)]
+        asked = [scene.load.make(sweep=False) for _ in range(2)]
         sent = [pool.submit(scene.load.submit, one) for one in asked]
         time.sleep(rng.uniform(0, 0.06))
         if how == "stop" and lab.postgres:
@@ -294,7 +294,7 @@ def _at_once(scene: Scene, path: str, headers: dict[str, str], body: object) -> 
 
 
 def _same_submissions(scene: Scene) -> int:
-    asked = scene.load.make()
+    asked = scene.load.make(sweep=False)
     answers = _at_once(scene, asked.path, asked.headers, asked.body)
     good = [answer for answer in answers if answer.status_code in (200, 201)]
     if len({answer.json()["id"] for answer in good}) > 1 or sum(answer.status_code == 201 for answer in good) > 1:

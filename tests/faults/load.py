@@ -128,16 +128,19 @@ class Load:
         self.stop()
         self._client.close()
 
+    def open_runs(self) -> int:
+        """Return how many runs wait or run; OPEN while the database is away."""
+        try:
+            return int(self.lab.rows("SELECT count(*) FROM run WHERE state IN ('queued', 'running')")[0][0])
+        except Unavailable:
+            return OPEN
+
     def _stream(self) -> None:
         while self._going.is_set():
             for asked in list(self.pending.values())[:3]:
                 if self.submit(asked) >= 500:
                     self.refused += 1
-            try:
-                open_now = self.lab.rows("SELECT count(*) FROM run WHERE state IN ('queued', 'running')")[0][0]
-            except Unavailable:
-                open_now = OPEN
-            if open_now < OPEN and not self.pending:
+            if self.open_runs() < OPEN and not self.pending:
                 for _ in range(3):
                     self.submit(self.make())
             time.sleep(0.25)

@@ -24,7 +24,7 @@ from tests.faults.checker import Checker, Findings
 from tests.faults.engine import OwnEngine, until
 from tests.faults.kinds import KINDS, Kind, Later, Scene
 from tests.faults.lab import Lab
-from tests.faults.load import Load
+from tests.faults.load import OPEN, Load
 from tests.faults.nursery import Nursery
 
 ROUND = 120  # kills on one lab between two audits
@@ -115,6 +115,7 @@ class Rounds:
         return None
 
     def _make(self, kind: Kind) -> None:
+        self._breathe()
         self.doing = kind.name
         before = len(self._scene.lab.armed) + sum(self._scene.later.under_way().values())
         try:
@@ -126,6 +127,13 @@ class Rounds:
         self._done[kind.name] += hits
         begun = len(self._scene.lab.armed) + sum(self._scene.later.under_way().values()) > before
         self._missed[kind.name] = 0 if hits or begun else self._missed[kind.name] + 1
+
+    def _breathe(self) -> None:
+        """Let the lab catch up with what the faults themselves have asked for: what waits in a queue is no target."""
+        self.doing = "lets the lab catch up"
+        end = time.monotonic() + 30
+        while self._scene.load.open_runs() > 3 * OPEN and time.monotonic() < end:
+            time.sleep(0.3)
 
     def _count(self) -> None:
         for name, hits in self._scene.later.take().items():
