@@ -92,7 +92,7 @@ class BenchLab:
         before: dict[str, int] = {}
         while time.monotonic() < deadline:
             now = {c.id: _cpu_ticks(c) for c in self.runners()}
-            fresh = [c for c in self.runners() if b"starting" not in c.logs()]
+            fresh = [c for c in self.runners() if _untouched(c)]
             if fresh and now.keys() == before.keys() and all(now[id] - before[id] <= 1 for id in now):
                 return
             before = now
@@ -139,6 +139,14 @@ def processes(container: Any) -> list[tuple[int, int]]:
     except docker.errors.APIError:  # it has ended meanwhile
         return []
     return [(int(row[0]), int(row[1])) for row in listed["Processes"] or ()]
+
+
+def _untouched(container: Any) -> bool:
+    """Say whether a runner lives that has not begun with any run."""
+    try:
+        return b"starting" not in container.logs()
+    except docker.errors.APIError:  # it is being removed
+        return False
 
 
 def _cpu_ticks(container: Any) -> int:
