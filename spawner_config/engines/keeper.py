@@ -107,12 +107,11 @@ def memory_of(pids: list[int], limit: int) -> int:
     return proportional or anonymous
 
 
-def _cores(cpus: float) -> set[int]:
+def _cores(cpus: float, mine: set[int]) -> set[int]:
     """Return as many of the machine's processors as the limit asks for, rounded up; any of them, so that sandboxes
     spread.
     """
-    mine = sorted(os.sched_getaffinity(0))
-    return set(random.sample(mine, min(len(mine), math.ceil(cpus))))
+    return set(random.sample(sorted(mine), min(len(mine), math.ceil(cpus))))
 
 
 def _spread(pids: list[int], cores: set[int]) -> None:
@@ -141,11 +140,13 @@ class Keeper:
         self._folder = folder
         self._out_of_memory = False
         self._control = -1
+        self._machine: set[int] = set()
         self._first: int | None = None  # the sandbox's first process, as the host numbers it
 
     async def keep(self) -> None:
         """Start the sandbox, say so, keep it to its end, and write down how it ended."""
-        os.sched_setaffinity(0, _cores(float(self._plan["cpus"])))
+        self._machine = os.sched_getaffinity(0)  # before the keeper binds itself
+        os.sched_setaffinity(0, _cores(float(self._plan["cpus"]), self._machine))
         log = RotatingLog(self._folder / LOG, int(self._plan["log_bytes"]))
         for port, target in self._plan["forwards"].items():
             await self._serve_hub(int(port), int(target))
@@ -237,7 +238,7 @@ class Keeper:
         while True:
             found, more = self._changed(limit, cpus)
             if more != cpus:
-                _spread(descendants(first), _cores(more))
+                _spread(descendants(first), _cores(more, self._machine))
             limit, cpus = found, more
             held = memory_of(descendants(first), limit)
             if held > limit:

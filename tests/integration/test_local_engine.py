@@ -291,6 +291,27 @@ def test_a_memory_hog_is_ended_and_called_out_of_memory(engine: LocalEngine) -> 
     assert (status.exit_code, status.out_of_memory) == (137, True)
 
 
+def test_a_sandbox_can_be_given_more_while_it_works(engine: LocalEngine) -> None:
+    code = (
+        "import os, time\n"
+        "before = len(os.sched_getaffinity(0))\n"
+        "print('up', before, flush=True)\n"
+        "while len(os.sched_getaffinity(0)) == before: time.sleep(0.05)\n"
+        "held = b'x' * (200 << 20)\n"
+        "time.sleep(1)\n"
+        "print('held', len(held) >> 20, flush=True)\n"
+    )
+    spec = runner(code, memory=128 * MIB)
+    engine.start(spec)
+    until(lambda: "up " in engine.logs(spec.name) or not engine.sandboxes(lab="t")[0].running, 30)
+    assert engine.logs(spec.name) == "up 1\n"
+    engine.resize(spec.name, Limits(memory=512 * MIB, cpus=2.0, pids=1))
+    assert ended(engine, spec.name).exit_code == 0
+    assert "held 200" in engine.logs(spec.name)
+    with pytest.raises(EngineError):
+        engine.resize(spec.name, spec.limits)
+
+
 def test_a_fork_bomb_hits_its_limit_and_its_neighbour_does_not(engine: LocalEngine) -> None:
     bomb = runner(
         "import os, time\n"
