@@ -67,9 +67,9 @@ class DispatcherConfig:
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """When an attempt began, on the steady clock: between two passes. None: it was under way before the first."""
+    """When an attempt began, on the steady clock: at the earliest, and when it was first seen."""
 
-    earliest: datetime | None
+    earliest: datetime
     latest: datetime
 
 
@@ -162,15 +162,19 @@ class Dispatcher:
     def _overdue(self, run: Run, now: datetime) -> bool:
         """Return whether a run is past its deadline by the steady clock.
 
-        The catalog's clock has the word on runs that were under way when this dispatcher began.
+        Of a run that was under way when this dispatcher began, it learns once from the other clock for how long it was.
         """
-        begun = self._begun.setdefault((run.id, run.attempt), _Begun(self._passed_at, self._steady))
+        key = (run.id, run.attempt)
+        if key not in self._begun:
+            before = max(now - run.started_at, timedelta(0)) if run.started_at else timedelta(0)
+            self._begun[key] = _Begun(self._passed_at or self._steady - before, self._steady)
+        begun = self._begun[key]
         grace = self._config.deadline_grace_seconds
         limit = run.request.timeout_seconds + grace
         if not self._just(begun.latest, limit):
             return True
         past = run.deadline_at is not None and not _within(now, run.deadline_at, grace)
-        return past and (begun.earliest is None or not self._just(begun.earliest, limit))
+        return past and not self._just(begun.earliest, limit)
 
     def _overstayed(self, run: Run, now: datetime) -> None:
         """End a run that its runner should have ended. What ran beside others may have been kept from it by them."""

@@ -27,7 +27,7 @@ from tests.faults.lab import Lab
 from tests.faults.load import OPEN, Load
 from tests.faults.nursery import Nursery
 
-ROUND = 120  # kills on one lab between two audits
+ROUND = 250  # kills on one lab between two audits
 PORTS = {"sqlite": 8201, "postgresql": 8202}
 TRIES = 60  # without a hit, before a class is given up
 
@@ -132,7 +132,7 @@ class Rounds:
         """Let the lab catch up with what the faults themselves have asked for: what waits in a queue is no target."""
         self.doing = "lets the lab catch up"
         end = time.monotonic() + 30
-        while self._scene.load.open_runs() > 3 * OPEN and time.monotonic() < end:
+        while self._scene.load.open_runs() > 2 * OPEN and time.monotonic() < end:
             time.sleep(0.3)
 
     def _count(self) -> None:

@@ -802,6 +802,19 @@ def test_a_clock_set_forward_ends_no_run(lab: Lab) -> None:
     assert lab.queue.get(run.id).state is RunState.TIMED_OUT
 
 
+def test_a_clock_set_forward_ends_no_run_that_a_new_dispatcher_found(lab: Lab) -> None:
+    steady = FakeClock()
+    run, _, _ = start_one_at(lab, steady, timeout_seconds=60)
+    steps_of_both(lab, steady, 20)
+    lab.dispatcher = lab.another()
+    steps_of_both(lab, steady, 2)
+    lab.clock.advance(3600)
+    steps_of_both(lab, steady, 30)
+    assert lab.queue.get(run.id).state is RunState.RUNNING
+    steps_of_both(lab, steady, 60)
+    assert lab.queue.get(run.id).state is RunState.TIMED_OUT
+
+
 def test_a_clock_set_back_hides_no_dead_runner(lab: Lab) -> None:
     steady = FakeClock()
     lab.dispatcher.step(lab.clock(), steady())
