@@ -70,7 +70,7 @@ class Agency(SQLModel, table=True):
     active: bool = True
     weight: int = 1
     max_desks: int = 10
-    max_concurrent_runs: int = 2
+    max_concurrent_runs: int = 8
     max_sweep_runs: int = 10_000
     max_memory: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))  # bytes; None: no limit
     max_cpus: float | None = None  # cores; None: no limit

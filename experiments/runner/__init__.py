@@ -1,7 +1,8 @@
 """What runs inside a runner sandbox: ``python -m experiments.runner``.
 
     runner     holds the token and speaks with the Hub: claims, heartbeats, results. Standard library only
-      zygote   has imported everything a run needs; started without the token; forks
+      zygote   has imported everything a run needs, and made a kernel as far as it goes without sockets, threads and
+               files (``mould``); started without the token; forks
         worker   one for each run: papermill, in a process of its own, which adopts all orphans below it
           kernel   forked by the worker, or started the ordinary way
 

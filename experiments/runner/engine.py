@@ -66,7 +66,15 @@ def counts(cell: NotebookNode) -> bool:
 
 
 class ReadyClient(AsyncKernelClient):
-    """A client that is ready when the kernel's outputs are heard, and not some rounds of waiting later."""
+    """A client that is ready when the kernel's outputs are heard, and not some rounds of waiting later.
+
+    It opens the two channels that nbclient uses: nobody here answers a kernel's questions, and its death is seen by
+    its parent, which needs no heartbeat.
+    """
+
+    def start_channels(self, *_unused: Any, **_also: Any) -> None:
+        """Open the channels for requests and for outputs."""
+        super().start_channels(shell=True, iopub=True, stdin=False, hb=False, control=False)  # noqa: S604 - a channel
 
     async def _async_wait_for_ready(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - jupyter_client's
         """Return when the kernel has answered and its outputs arrive; raise RuntimeError if it dies or stays silent."""

@@ -102,13 +102,19 @@ def _live(order: socket.socket, told: Mapping[str, Any]) -> int:
     os.environ.update(told["environment"])
     os.chdir(told["cwd"])
     _be_oneself(told["arguments"])
-    from ipykernel.kernelapp import IPKernelApp
+    from experiments.runner import mould
 
-    app = IPKernelApp.instance(parent_handle=os.getppid())
-    app.initialize(told["arguments"])  # type: ignore[no-untyped-call]
+    app: Any = mould.take()
+    if app is not None:
+        app.become(told["arguments"], os.getppid())
+    else:
+        from ipykernel.kernelapp import IPKernelApp
+
+        app = IPKernelApp.instance(parent_handle=os.getppid())
+        app.initialize(told["arguments"])
     order.sendall(frames.READY)
     order.close()
-    app.start()  # type: ignore[no-untyped-call]
+    app.start()
     return 0
 
 

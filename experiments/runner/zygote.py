@@ -110,7 +110,9 @@ def warm_up() -> None:
         except Exception as error:  # whatever a template's library does when it is imported
             print(f"{name} is not imported beforehand: {error!r}", file=sys.stderr, flush=True)
     _rehearse_papermill()
+    _prepare_kernel()
     _rehearse_figure()
+    _rehearse_frame()
     print(f"warm after {time.monotonic() - began:.1f} s, threads: {threads()}", file=sys.stderr, flush=True)
 
 
@@ -134,22 +136,47 @@ def _rehearse_papermill() -> None:
         )
 
 
+def _prepare_kernel() -> None:
+    """Make the kernel beforehand, and translate a cell with it. Without that a fork makes its own, only slower."""
+    try:
+        from experiments.runner import mould
+
+        mould.prepare()
+        shell = mould.take().kernel_class.instance().shell  # type: ignore[union-attr]
+        compile(shell.transform_cell("%matplotlib inline\na = 1\n!true\na?"), "cell", "exec")
+    except Exception as error:
+        print(f"the kernel is not made beforehand: {error!r}", file=sys.stderr, flush=True)
+
+
 def _rehearse_figure() -> None:
-    """Draw a figure with text into nothing: fonts are found and read."""
+    """Draw a figure with text into nothing, as a notebook does: fonts are found and read, each step is done once."""
     if "matplotlib" not in sys.modules:
         return
-    import io
-
+    from IPython.core.pylabtools import print_figure
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure()
     axes = FigureCanvasAgg(figure).figure.subplots()
     axes.plot([1, 2, 3], label="a")
+    axes.bar([1, 2, 3], [1, 2, 3])
+    axes.scatter([1, 2, 3], [1, 2, 3])
     axes.set_title("Prøve 1.23")
+    axes.set_xlabel("x")
     axes.legend()
-    figure.savefig(io.BytesIO(), format="png", bbox_inches="tight")
+    print_figure(figure, "png", base64=True)  # type: ignore[no-untyped-call]
+
+
+def _rehearse_frame() -> None:
+    """Describe and show a small table in both its forms."""
+    if (pandas := sys.modules.get("pandas")) is None:
+        return
+    frame = pandas.DataFrame({"a": [1.5, 2.5], "b": ["x", "y"]})
+    repr(frame.describe())
+    frame._repr_html_()
+    frame.groupby("b")["a"].mean()
 
 
 if __name__ == "__main__":
     main(int(sys.argv[1]))
+    os._exit(0)  # what is registered for the end is the forks'

@@ -124,7 +124,6 @@ ENDINGS: Mapping[str, Ending] = {
 AMONG_OTHERS = ("fill_tmp", "fork_bomb", "kill_everything", "memory_hog", "rename_home", "stop_everything")
 
 
-
 @pytest.fixture(scope="module")
 def lab(docker_client: Any) -> Iterator[Lab]:
     limits = {"runs__memory": "2GiB", "runs__pids": "96", "runs__concurrent": "7"}
@@ -230,6 +229,7 @@ def alone(lab: Lab) -> dict[str, Any]:
     with lab.client("team") as client:
         runs = {case: submit(client, case, seconds=ending.seconds) for case, ending in ENDINGS.items()}
         left = set(runs.values())
+
         def over() -> bool:
             for run in list(left):
                 if client.get(f"{API}/runs/{run}").raise_for_status().json()["state"] in ENDED:

@@ -168,6 +168,22 @@ def test_random_numbers_differ_from_run_to_run(batch: Batch) -> None:
         assert len(set(column)) == 3
 
 
+def test_what_was_made_before_the_fork_is_each_kernels_own(batch: Batch) -> None:
+    source = """
+import os, sys
+shell = get_ipython()
+kernel = shell.kernel
+print(type(kernel).__name__, kernel.ident, kernel.session.session, os.getpid(), shell.profile_dir.location)
+home, here = os.environ["IPYTHONDIR"], os.getcwd()
+print(shell.profile_dir.location.startswith(home), shell.ipython_dir == home, shell.starting_dir == here)
+print(sys.modules["__main__"] is shell.user_module, shell.history_manager.session_number, len(In))
+"""
+    one, two = (printed(result).splitlines() for result in batch(*[notebook(source)] * 2))
+    assert [line.split()[0] for line in (one[0], two[0])] == ["PreparedKernel"] * 2
+    assert all(a != b for a, b in zip(one[0].split()[1:], two[0].split()[1:], strict=True))
+    assert one[1:] == two[1:] == ["True True True", "True 1 2"]
+
+
 def test_seeded_random_numbers_are_the_same_in_every_run(batch: Batch) -> None:
     source = "import random, numpy as np\nrandom.seed(1); np.random.seed(1)\nprint(random.random(), np.random.rand())"
     assert len(set(values(*batch(*[notebook(source)] * 2)))) == 1
