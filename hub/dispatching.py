@@ -70,12 +70,17 @@ def config(settings: Settings, deployment: Deployment) -> DispatcherConfig:
         image=deployment.sandbox_image,
         runner_url=RUNNER_URL,
         limits=Limits(memory=runs.memory, cpus=runs.cpus, pids=runs.pids),
-        total_runs=runs.concurrent,
+        total_runs=runs.concurrent or places_for(os.cpu_count() or 1),
         sweep_slots=runs.sweep_slots or slots_for(os.cpu_count() or 1),
         sweep_batch=runs.sweep_batch,
         warm_per_agency=runs.warm_per_agency,
         warm_for_seconds=runs.warm_for_minutes * 60.0,
     )
+
+
+def places_for(cores: int) -> int:
+    """Return how many runs there are room for at once: more would not be done sooner, and their kernels take memory."""
+    return max(4, 2 * cores)
 
 
 def slots_for(cores: int) -> int:

@@ -164,11 +164,11 @@ class RunSettings(_Section):
     cpus: float = Field(1.0, gt=0, le=256, description="A run's share of the machine, in cores.")
     pids: int = Field(256, ge=32, le=32768, description="How many processes and threads a run may have.")
     concurrent: int = Field(
-        8,
-        ge=1,
+        0,
+        ge=0,
         le=1000,
         description="How many runs of all agencies together run at once, runners that wait for one included. Each "
-        "agency has its own limit too.",
+        "agency has its own limit too. 0: two for each core of this machine, 4 at least.",
     )
     warm_per_agency: int = Field(
         1,

@@ -54,7 +54,7 @@ class AgencyIn(Closed):
     name: TextIn
     weight: int = Field(1, ge=1, le=1000)
     max_desks: int = Field(10, ge=0, le=10_000)
-    max_concurrent_runs: int = Field(2, ge=0, le=10_000)
+    max_concurrent_runs: int = Field(8, ge=0, le=10_000)
     max_sweep_runs: int = Field(10_000, ge=1, le=1_000_000, description="Runs of one sweep")
     max_memory: int | None = Field(
         None, ge=256 * 1024**2, le=2**50, description="Bytes of all its runs together; null: no limit"

@@ -34,7 +34,7 @@ class AgencyRecord:
     active: bool = True
     weight: int = 1
     max_desks: int = 10
-    max_concurrent_runs: int = 2
+    max_concurrent_runs: int = 8
     max_sweep_runs: int = 10_000  # runs of one sweep
     max_memory: int | None = None  # of all its runners together, in bytes; None: no limit of its own
     max_cpus: float | None = None  # likewise, in cores

@@ -1,5 +1,6 @@
 """The dispatcher's process ends when it is asked to, whatever its engine does."""
 
+import os
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ import pytest
 
 from catalog.store import migrate
 from hub.deployment import Deployment
-from hub.dispatching import STOP_SECONDS, config, slots_for
+from hub.dispatching import STOP_SECONDS, config, places_for, slots_for
 from hub.keys import write_private
 from hub.settings import PROJECT, LabSettings, RunSettings, Settings
 
@@ -46,6 +47,12 @@ def test_warm_runners_and_batches_are_set(tmp_path: Path) -> None:
 
 def test_a_sweeps_slots_follow_the_machine_unless_they_are_set() -> None:
     assert [slots_for(cores) for cores in (1, 2, 4, 64)] == [2, 4, 8, 8]
+
+
+def test_how_many_runs_there_is_room_for_follows_the_machine_unless_it_is_set() -> None:
+    assert [places_for(cores) for cores in (1, 2, 4, 64)] == [4, 4, 8, 128]
+    found = config(Settings(), Deployment("local", "local"))
+    assert found.total_runs == places_for(os.cpu_count() or 1)
 
 
 @pytest.mark.parametrize("how", ["terminate", "interrupt"])
