@@ -235,7 +235,7 @@ def word(state: RunState) -> str:
 def open_form(page: Page, template: str) -> Locator:
     page.goto(f"{CATALOG}/templates/{template}")
     form = page.locator("form.pr-form")
-    expect(form.locator("button[type=submit]")).to_be_visible()
+    expect(form.locator("button[type=submit]:not([formaction])")).to_be_visible()
     return form
 
 
@@ -245,7 +245,7 @@ def start_run(page: Page, template: str, values: dict[str, str]) -> str:
     form.locator("[name=agency]").select_option(NAV)
     for name, value in values.items():
         field(form, name).fill(value)
-    form.locator("button[type=submit]").click()
+    form.locator("button[type=submit]:not([formaction])").click()
     page.wait_for_url(re.compile(r"/runs/[0-9A-Za-z]{20,}"))
     return page.url.rstrip("/").rpartition("/")[2]
 
@@ -269,7 +269,7 @@ def test_wrong_values_are_all_named_at_once_and_nothing_is_lost(team: Page, scre
     form.locator("[name=agency]").select_option(NAV)
     field(form, "alpha").fill("9")
     field(form, "power").fill("0,1")
-    form.locator("button[type=submit]").click()
+    form.locator("button[type=submit]:not([formaction])").click()
     expect(team.locator(".ds-error-summary li")).to_have_count(2)
     assert team.locator("[aria-invalid=true]").count() == 2
     assert field(form, "alpha").input_value() == "9"
