@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +10,8 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output, writes
 from experiments.record import MIME
 
 
-def executed(parameters: str | Mapping[str, Any]) -> str:
-    """Return an executed notebook that records the right answer; ``parameters`` are as the database has them."""
-    given = json.loads(parameters) if isinstance(parameters, str) else parameters
+def executed(given: Mapping[str, Any]) -> str:
+    """Return an executed notebook that records the right answer; ``given`` are its parameters."""
     answer = {
         "kind": "metric",
         "name": "answer",
