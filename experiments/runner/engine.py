@@ -27,7 +27,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
 from experiments.runner.outputs import Admission, OutputBudget, Tail, cut_notice
-from experiments.runner.provisioner import FORKED, ORDINARY
+from experiments.runner.provisioner import FORKED, ORDINARY, ForkedProcess
 
 ENGINE = "proverom"
 SKIP_TAG = "skip-execution"  # nbclient's default
@@ -161,7 +161,13 @@ class WatchedClient(PapermillNotebookClient):  # type: ignore[misc]
         self._watch.kernel_started(int(getattr(provisioner, "pgid", None) or getattr(provisioner, "pid", None) or 0))
 
     def _cleanup_kernel(self) -> None:
-        """Leave it: whoever runs this kills everything of the run, and then itself, without waiting for anything."""
+        """Close what this process holds of the kernel, which lives on: all of a run is killed by its warden."""
+        if self.kc is not None:
+            self.kc.stop_channels()
+            self.kc.context.destroy(linger=0)
+        process = getattr(self.km.provisioner, "process", None) if self.km is not None else None
+        if isinstance(process, ForkedProcess):
+            process.close()
 
     def execute_cell(self, cell: NotebookNode, cell_index: int, *args: Any, **kwargs: Any) -> Any:
         if self._watch.stop.is_set():

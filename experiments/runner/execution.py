@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 import nbformat
 import papermill
+from jupyter_core.utils import ensure_event_loop
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
@@ -43,7 +45,8 @@ _REASONS = {"timed_out": "time_limit", "cancelled": "cancelled_by_user"}
 class Execution:
     """Executes one task with papermill in a thread of its own and can be stopped from outside. It is used once.
 
-    ``home`` is an empty directory of this run's own, with a path short enough for a Unix socket.
+    ``home`` is an empty directory of this run's own, with a path short enough for a Unix socket. ``clear`` kills all
+    that the run has left alive and returns whether nothing is.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Execution:
         environment: Mapping[str, str],
         *,
         forked: bool,
+        clear: Callable[[], bool] = processes.kill_descendants,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.task = task
@@ -64,6 +68,8 @@ class Execution:
         self.sockets = self._home
         self.environment = dict(environment)
         self.forked = forked
+        self.clean = False  # after ``run``: it ended by itself, and left nothing in this process or below it
+        self._clear = clear
         self._clock = clock
         self._wanted: str | None = None  # timed_out | cancelled, once the run is to stop
         self._wake = threading.Condition()
@@ -87,14 +93,17 @@ class Execution:
                 if left <= 0:
                     self._wanted = "timed_out"
                 else:
-                    self._wake.wait(min(left, 1.0))
-                    processes.reap_orphans(self._group)
+                    self._wake.wait(left)
         if not self._over:
             self._stop_kernel()
             worker.join(HANG_GRACE)
         # What the notebook left running would otherwise outlive its run and be there for the next one.
-        processes.kill_descendants()
+        nothing_left = self._clear()
+        self.clean = nothing_left and self._wanted is None and self._ended_by_itself()
         return self._report()
+
+    def _ended_by_itself(self) -> bool:
+        return self._over and (self._error is None or isinstance(self._error, PapermillExecutionError))
 
     @property
     def over(self) -> bool:
@@ -127,6 +136,7 @@ class Execution:
     # -- inside ----------------------------------------------------------------------------------------------------
     def _execute(self) -> None:
         register()
+        loop = ensure_event_loop()
         source = self._home / "template.ipynb"
         work = self._home / "work"
         try:
@@ -149,6 +159,7 @@ class Execution:
         except BaseException as error:  # whatever ends the execution is this run's ending
             self._error = error
         finally:
+            _close(loop)
             with self._wake:
                 self._over = True
                 self._wake.notify_all()
@@ -161,7 +172,7 @@ class Execution:
         with self._wake:
             self._wake.wait_for(lambda: self._over, INTERRUPT_GRACE)
         if not self._over:
-            processes.kill_descendants()
+            self._clear()
 
     def _report(self) -> Report:
         outcome, reason, error = self._outcome()
@@ -223,6 +234,16 @@ class Execution:
                 # Only a papermill that hangs still writes into the notebook: look again when it has paused.
                 time.sleep(0.2)
         return self.task.notebook
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    """End a loop with all that still waits in it."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.close()
 
 
 def fit(notebook: NotebookNode, most: int) -> str:

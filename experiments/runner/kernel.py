@@ -1,7 +1,7 @@
 """A Python kernel that is forked instead of started: all it needs is imported before it exists.
 
-A worker plants a seed as the first thing it does, while it has one thread, no event loop and no zmq context: none of
-these survives a fork. The seed waits; when ``provisioner`` says what kernel it is to be, it becomes that kernel.
+The seed is forked from the worker's warden, which has one thread, no event loop and no zmq context: none of these
+survives a fork. The seed waits; when ``provisioner`` says what kernel it is to be, it becomes that kernel.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from experiments.runner import frames, processes
+from experiments.runner.warden import Warden, WardenGone
 
 # When memory runs out, the system picks the largest process of these, and never the runner or another run's worker.
 _KILL_ME_FIRST = b"500"
@@ -34,10 +35,13 @@ class KernelNotBorn(RuntimeError):
 
 
 class Seed:
-    """A forked process that waits to become a kernel. ``pid`` is its process, group and session."""
+    """A forked process that waits to become a kernel. ``pid`` is its process, group and session.
 
-    def __init__(self, pid: int, order: socket.socket) -> None:
-        self.pid = pid
+    ``alive`` is its pid descriptor: it is nobody's child whose exit status could be asked for.
+    """
+
+    def __init__(self, pid: int, alive: int, order: socket.socket) -> None:
+        self.pid, self.alive = pid, alive
         self._order = order
 
     async def grow(self, arguments: Sequence[str], cwd: str, environment: Mapping[str, str]) -> None:
@@ -57,28 +61,43 @@ class Seed:
             raise KernelNotBorn("The kernel died before it was ready.")
 
 
-_planted: Seed | None = None
+_planted: tuple[Warden, socket.socket] | None = None
 
 
-def plant() -> None:
-    """Fork the seed. To be called while the process has a single thread."""
+def plant(warden: Warden) -> None:
+    """Have a seed forked for the next kernel of this process; raise WardenGone."""
     global _planted
+    weed()
     ours, theirs = socket.socketpair()
-    pid = os.fork()
-    if pid == 0:
-        _become(theirs)
-    theirs.close()
-    _planted = Seed(pid, ours)
+    with theirs:
+        warden.ask_for_seed(theirs)
+    _planted = (warden, ours)
 
 
 def take() -> Seed | None:
-    """Return the seed, once; None if none was planted."""
+    """Return the seed, once; None if none was planted. Raise WardenGone."""
     global _planted
-    seed, _planted = _planted, None
-    return seed
+    planted, _planted = _planted, None
+    if planted is None:
+        return None
+    warden, order = planted
+    try:
+        return Seed(*warden.seed(), order)
+    except BaseException:
+        order.close()
+        raise
 
 
-def _become(order: socket.socket) -> NoReturn:
+def weed() -> None:
+    """Let go of a seed that was planted and not taken; the warden kills it with all else."""
+    with contextlib.suppress(WardenGone):
+        if (seed := take()) is not None:
+            os.close(seed.alive)
+            seed._order.close()
+
+
+def become(order: socket.socket) -> NoReturn:
+    """Be the seed that was just forked, and then the kernel it is told to be."""
     code = 1
     try:
         os.setsid()
@@ -119,7 +138,7 @@ def _live(order: socket.socket, told: Mapping[str, Any]) -> int:
 
 
 def _leave_the_parent(keep: int) -> None:
-    """Give up what is the worker's: its descriptors, its way with signals, its place in the order of killing."""
+    """Give up what is the warden's: its descriptors, its way with signals, its place in the order of killing."""
     with contextlib.suppress(OSError):
         for name in os.listdir("/proc/self/fd"):
             if int(name) > 2 and int(name) != keep:
@@ -136,7 +155,7 @@ def _leave_the_parent(keep: int) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    # The worker is closed to its kernel; the kernel is its user's own, and may look at itself.
+    # Warden and worker are closed to the kernel; the kernel is its user's own, and may look at itself.
     processes.close_to_others(False)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_bytes(_KILL_ME_FIRST)

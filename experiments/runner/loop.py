@@ -175,9 +175,12 @@ class Runner:
         # What the run has used up, or done to others, is looked for while it is still there to be seen.
         self._company.look()
         if found is None or not worker.has_its_home():
+            worker.again = False
             self._company.trouble()
         worker.close()
         self._clear(task)
+        if worker.again:
+            self._zygote.take_back(worker.process)
         return found or died(task, processes.out_of_memory_kills() > killed)
 
     def _let_go(self, task: Task) -> None:
@@ -190,7 +193,7 @@ class Runner:
         with self._lock:
             self._held[task.run] = None
             living = [worker for worker in self._held.values() if worker is not None]
-            self._zygote.kill_others({worker.pid for worker in living})
+            self._zygote.kill_others({worker.process.warden for worker in living})
             oldest = min((worker.began for worker in living), default=None)
             self._shared.clear(keep=[worker.home for worker in living], oldest_living=oldest)
 
@@ -218,7 +221,7 @@ class Heart(threading.Thread):
             # A person watches the page, so what has moved is told soon; a chatty cell is not told of at every line.
             progress, pause = self._worker.progress(), look
             self._company.look()
-            self._worker.kill_if_stopped()
+            self._worker.process.kill_if_stopped()
             if progress != told or time.monotonic() >= due:
                 told = progress
                 due = time.monotonic() + self._beat(every, told)
@@ -242,7 +245,7 @@ class Heart(threading.Thread):
                 _end_at_once(DONE)
             self.lost = True
             self._ended.set()
-            self._worker.kill()
+            self._worker.process.kill()
         return pause
 
 

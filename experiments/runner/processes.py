@@ -134,18 +134,6 @@ def kill_descendants(*, within_seconds: float = 5.0, keep: Collection[int] = ())
         pause = min(2 * pause, 0.02)
 
 
-def reap_orphans(kernel: int) -> None:
-    """Take the exit status of adopted processes that have ended, so that they don't fill the sandbox's limit on pids.
-
-    The status of ``kernel`` belongs to its manager. Nothing is done while the kernel is not known yet (0).
-    """
-    with contextlib.suppress(ChildProcessError):
-        while kernel and (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)):
-            if ended.si_pid == kernel:
-                return
-            os.waitpid(ended.si_pid, os.WNOHANG)
-
-
 def interrupt(group: int) -> None:
     """Send SIGINT to a process group; a group that is gone is no error."""
     with contextlib.suppress(OSError):

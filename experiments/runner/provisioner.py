@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import select
 import signal
 import sys
 import time
@@ -23,24 +24,28 @@ _WITHOUT_EFFECT = "-Xfrozen_modules=off"
 
 
 class ForkedProcess:
-    """A forked kernel, as ``LocalProvisioner`` treats a ``subprocess.Popen``."""
+    """A forked kernel, as ``LocalProvisioner`` treats a ``subprocess.Popen``. Its exit status is known to nobody: 0."""
 
     stdin = stdout = stderr = None
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, alive: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
+        self._alive = alive
+        self._poll = select.poll()
+        self._poll.register(alive, select.POLLIN)
 
     def poll(self) -> int | None:
-        """Return the exit status, None while it lives. A status that somebody else has taken counts as 0."""
-        if self.returncode is None:
-            try:
-                pid, status = os.waitpid(self.pid, os.WNOHANG)
-            except ChildProcessError:
-                self.returncode = 0
-            else:
-                self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        """Return None while it lives."""
+        if self.returncode is None and self._poll.poll(0):
+            self.close()
         return self.returncode
+
+    def close(self) -> None:
+        """Know nothing more of it."""
+        if self.returncode is None:
+            self.returncode = 0
+            os.close(self._alive)
 
     def wait(self) -> int:
         while (code := self.poll()) is None:
@@ -50,7 +55,7 @@ class ForkedProcess:
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
+                signal.pidfd_send_signal(self._alive, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -60,7 +65,7 @@ class ForkedProcess:
 
 
 class ForkedProvisioner(LocalProvisioner):
-    """Forks the kernel from the worker's seed. Whatever a fork cannot be, it starts like ``LocalProvisioner``: kernels
+    """Lets the worker's seed become the kernel. Whatever a fork cannot be, it starts like ``LocalProvisioner``: kernels
     of other languages, of other environments, with further options, and in a process that has planted no seed.
     """
 
@@ -70,7 +75,7 @@ class ForkedProvisioner(LocalProvisioner):
         seed = kernel.take() if arguments is not None else None
         if seed is None or arguments is None:
             return await super().launch_kernel(cmd, **kwargs)
-        self.process = ForkedProcess(seed.pid)  # type: ignore[assignment]
+        self.process = ForkedProcess(seed.pid, seed.alive)  # type: ignore[assignment]
         self.pid = self.pgid = seed.pid
         self.cwd = kwargs.get("cwd") or pathlib.Path.cwd()
         environment = kwargs.get("env") or dict(os.environ)

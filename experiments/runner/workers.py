@@ -1,4 +1,4 @@
-"""The runner's side of the processes that do the runs: one zygote, and a worker forked from it for each run."""
+"""The runner's side of the processes that do the runs: a zygote, and the workers with their wardens forked from it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class NoWorker(Exception):
 
 
 class Zygote:
-    """The process that workers are forked from. One that has died is replaced when the next run needs it."""
+    """The process that all others are forked from. One that has died is replaced when the next run needs it."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = {name: value for name, value in environment.items() if not name.startswith(_NOT_OURS)}
@@ -44,6 +44,7 @@ class Zygote:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._may_fork = False
+        self._waiting: list[WorkerProcess] = []
         self._place = Path(tempfile.mkdtemp(prefix="pr-"))
 
     def start(self) -> None:
@@ -52,40 +53,57 @@ class Zygote:
             self._start()
 
     def worker(self, task: Task) -> Worker:
-        """Fork a worker and give it the run; raise NoWorker."""
+        """Give the run to a worker, one that is free or a new one; raise NoWorker."""
         with self._lock:
             try:
                 home = own_directory()
             except OSError as error:
                 raise NoWorker(f"There is no room for the run's files: {error.strerror}.") from error
             try:
-                return self._worker(task, home)
+                return Worker(task, self._free() or self._forked(), home, self._environment, may_fork=self._may_fork)
             except BaseException:
                 removal.remove(home)
                 raise
 
-    def kill_others(self, workers: Collection[int]) -> None:
-        """Kill every process below the runner but this one, ``workers``, and what is below these.
+    def take_back(self, process: WorkerProcess) -> None:
+        """Keep a process that says that its run has left nothing, for another run."""
+        with self._lock:
+            self._waiting.append(process)
 
-        A worker that was killed leaves its kernel and all that the kernel started to the runner, which adopts them.
+    def kill_others(self, wardens: Collection[int]) -> None:
+        """Kill every process below the runner but this one, ``wardens``, those that wait, and what is below all these.
+
+        A warden that was killed leaves its worker, kernel and all that they started to the runner, which adopts them.
         """
         with self._lock:
-            keep = {self._process.pid, *workers} if self._process is not None else set(workers)
+            keep = {*wardens, *(process.warden for process in self._waiting)}
+            if self._process is not None:
+                keep.add(self._process.pid)
             if (processes.children(os.getpid()) or set()) - keep:
                 processes.kill_descendants(within_seconds=2.0, keep=keep)
 
     def end(self) -> None:
-        """End it; workers that live are left alone."""
+        """End it, and the workers that wait; those with a run are left alone."""
         with self._lock:
             self._end()
+            while self._waiting:
+                self._waiting.pop().end()
             removal.remove(self._place)
 
-    def _worker(self, task: Task, home: Path) -> Worker:
+    def _free(self) -> WorkerProcess | None:
+        while self._waiting:
+            process = self._waiting.pop()
+            if process.lives():
+                return process
+            process.end()
+        return None
+
+    def _forked(self) -> WorkerProcess:
         for _ in range(2):
             if self._process is None or self._process.poll() is not None:
                 self._start()
             with contextlib.suppress(OSError, EOFError):
-                return self._fork(task, home)
+                return self._fork()
             self._end()
         raise NoWorker("The process that runs are started from died twice.")
 
@@ -114,7 +132,7 @@ class Zygote:
         ours.settimeout(_FORK)
         self._may_fork = threads == 1
 
-    def _fork(self, task: Task, home: Path) -> Worker:
+    def _fork(self) -> WorkerProcess:
         assert self._control is not None  # noqa: S101
         ours, theirs = socket.socketpair()
         with theirs:
@@ -123,7 +141,7 @@ class Zygote:
         if pid < 0:
             ours.close()
             raise NoWorker(f"No process could be made for the run: {os.strerror(-pid)}.")
-        return Worker(task, pid, ours, home, self._environment, may_fork=self._may_fork)
+        return WorkerProcess(pid, ours)
 
     def _end(self) -> None:
         if self._control is not None:
@@ -135,25 +153,57 @@ class Zygote:
         self._process = self._control = None
 
 
+class WorkerProcess:
+    """A worker and its warden, which carry out one run after another. ``warden`` is the warden's pid."""
+
+    def __init__(self, warden: int, stream: socket.socket) -> None:
+        self.warden = warden
+        self.stream = stream
+        self.pid = 0  # the worker's own, once it has said so
+        self._stopped = False
+
+    def lives(self) -> bool:
+        """Return whether it waits for a run: one that says anything, or is gone, does not."""
+        poll = select.poll()
+        poll.register(self.stream, select.POLLIN)
+        return not poll.poll(0)
+
+    def kill_if_stopped(self) -> None:
+        """Kill it if it was stopped by another process, at two looks in a row: it would never end by itself."""
+        before = self._stopped
+        self._stopped = processes.is_stopped(self.warden) or bool(self.pid and processes.is_stopped(self.pid))
+        if before and self._stopped:
+            self.kill()
+
+    def kill(self) -> None:
+        """Kill the warden and end the conversation: nobody waits for the worker any more, and it ends itself.
+
+        What does not end is left to ``Zygote.kill_others``.
+        """
+        with contextlib.suppress(OSError):
+            os.kill(self.warden, signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            self.stream.shutdown(socket.SHUT_RDWR)
+
+    def end(self) -> None:
+        self.kill()
+        self.stream.close()
+
+
 class Worker:
-    """One run's process, as the runner sees it. What it says may come from the run's kernel: it is only passed on."""
+    """One run in its worker, as the runner sees it. What it says may come from the run's kernel: it is only passed on.
+
+    ``again``: the worker says that it is as it was before the run.
+    """
 
     def __init__(
-        self,
-        task: Task,
-        pid: int,
-        stream: socket.socket,
-        home: Path,
-        environment: Mapping[str, str],
-        *,
-        may_fork: bool,
+        self, task: Task, process: WorkerProcess, home: Path, environment: Mapping[str, str], *, may_fork: bool
     ) -> None:
         self.task = task
-        self.pid = pid
-        self._stream = stream
+        self.process = process
         self.home = home
+        self.again = False
         self._inode = home.lstat().st_ino
-        self._stopped = False
         self.began = time.time()
         self._progress: tuple[int, int, str] = (0, 0, "")
         order = {
@@ -163,7 +213,7 @@ class Worker:
             "may_fork": may_fork,
         }
         with contextlib.suppress(OSError):  # a worker that died at once has no result either
-            frames.send(stream, frames.ORDER, json.dumps(order).encode("utf-8", "surrogateescape"))
+            frames.send(process.stream, frames.ORDER, json.dumps(order).encode("utf-8", "surrogateescape"))
 
     def wait(self, seconds: float) -> tuple[Mapping[str, Any], bytes] | None:
         """Return what happened and the result's body; None if the worker died or said nothing sensible until then.
@@ -178,9 +228,9 @@ class Worker:
             return None
 
     def close(self) -> None:
-        """Leave nothing of the run, but what outlived a worker that was killed (``Zygote.kill_others``)."""
-        self.kill()
-        self._stream.close()
+        """Leave nothing of the run, but what outlived a warden that was killed (``Zygote.kill_others``)."""
+        if not self.again:
+            self.process.end()
         removal.remove(self.home)
 
     def has_its_home(self) -> bool:
@@ -190,43 +240,37 @@ class Worker:
         except OSError:
             return False
 
-    def kill_if_stopped(self) -> None:
-        """Kill it if it was stopped by another process, at two looks in a row: it would never end by itself."""
-        before, self._stopped = self._stopped, processes.is_stopped(self.pid)
-        if before and self._stopped:
-            self.kill()
-
     def cancel(self) -> None:
         """Let it stop the run and report; one that is gone is no error."""
         with contextlib.suppress(OSError):
-            frames.send(self._stream, frames.STOP)
-
-    def kill(self) -> None:
-        with contextlib.suppress(OSError):
-            os.kill(self.pid, signal.SIGKILL)
+            frames.send(self.process.stream, frames.STOP, self.task.run.encode())
 
     def progress(self) -> tuple[int, int, str]:
         """Return cells done, cells in all, and the last lines of output."""
         return self._progress
 
     def _read_result(self, end: float) -> tuple[Mapping[str, Any], bytes] | None:
-        about: Mapping[str, Any] | None = None
+        about: dict[str, Any] | None = None
+        stream = self.process.stream
         poll = select.poll()
-        poll.register(self._stream, select.POLLIN)
+        poll.register(stream, select.POLLIN)
         while (left := end - time.monotonic()) > 0:
             if not poll.poll(min(left, 60.0) * 1000):
                 continue
-            self._stream.settimeout(60.0)
-            frame = frames.receive(self._stream)
+            stream.settimeout(60.0)
+            frame = frames.receive(stream)
             if frame is None:
                 return None
             kind, payload = frame
-            if kind == frames.PROGRESS:
+            if kind == frames.READY:
+                self.process.pid = int(payload)
+            elif kind == frames.PROGRESS:
                 done, total, tail = json.loads(payload)
                 self._progress = (int(done), int(total), str(tail))
             elif kind == frames.REPORT:
                 about = dict(json.loads(payload))
             elif kind == frames.BODY and about is not None:
+                self.again = about.pop("again", False) is True
                 return about, payload
         return None
 

@@ -1,6 +1,6 @@
-"""``python -P -m experiments.runner.zygote FD``: the process that all workers and kernels of a runner are forked from.
+"""``python -P -m experiments.runner.zygote FD``: the process that all others of a runner are forked from.
 
-It imports what a run needs, once; then it forks a worker for each descriptor that arrives on the socket FD. It keeps to
+It imports what a run needs, once; then it forks a warden for each descriptor that arrives on the socket FD. It keeps to
 one thread, has no event loop and no zmq context, and never held the runner's token: it was started without it.
 """
 
@@ -19,13 +19,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.runner import processes
+from experiments.runner import pages, processes
 
 WARM_FILE = "etc/proverom/warm.txt"  # below the environment: one module a line
 WARM_VARIABLE = "PROVEROM_RUNNER_WARM"
 WARM = ("numpy", "pandas", "matplotlib.pyplot", "scipy.stats", "experiments.record")
 # What the runner's own machinery imports only once it is at work.
 _MACHINERY = (
+    "experiments.runner.warden",
     "experiments.runner.worker",
     "faulthandler",
     "http.server",
@@ -47,10 +48,10 @@ PID = struct.Struct("!i")
 
 
 def main(descriptor: int) -> None:
-    """Warm up, say so (the number of threads there are), and fork workers until the runner is gone."""
+    """Warm up, say so (the number of threads there are), and fork wardens until the runner is gone."""
     control = socket.socket(fileno=descriptor)
     warm_up()
-    # A kernel has the same uid: it must find no way into this process, nor into the workers forked from it.
+    # A kernel has the same uid: it must find no way into this process, nor into what is forked from it but kernels.
     processes.close_to_others()
     control.sendall(PID.pack(threads()))
     # Children are collected by the system. What is alive now is left alone by the garbage collector, in every fork:
@@ -58,6 +59,7 @@ def main(descriptor: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     gc.collect()
     gc.freeze()
+    pages.enlarge()
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
         if not message:
@@ -77,10 +79,9 @@ def main(descriptor: int) -> None:
 def _work(stream: socket.socket) -> None:
     code = 1
     try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        from experiments.runner import worker
+        from experiments.runner import warden
 
-        code = worker.main(stream)
+        code = warden.main(stream)
     finally:
         sys.stderr.flush()
         os._exit(code)
