@@ -569,6 +569,8 @@ class Dispatcher:
         """Count a failed start; after too many in a row, fail the run that waits longest instead of trying for ever."""
         with self._lock:
             trouble = self._trouble.setdefault(agency, _Trouble())
+            if trouble.not_before is not None and self._steady < trouble.not_before:
+                return  # several that died at once, with their engine say, are one failure
             trouble.count += 1
             trouble.not_before = self._steady + timedelta(seconds=min(2.0 ** (trouble.count - 1), 30.0))
             enough = trouble.count % self._config.start_attempts == 0

@@ -23,10 +23,10 @@ from catalog.api.files import file_response
 from catalog.api.live import and_again
 from catalog.api.models import RunIn
 from catalog.api.problems import Refusal, responses
+from catalog.api.report_file import report_response
 from catalog.bell import WORK, of_run
 from catalog.exports.runs import runs_as_csv, runs_as_json
 from catalog.reports.service import Reports
-from catalog.reports.source import NotEnded, ReportUnavailable
 from catalog.store import Unavailable
 from catalog.store.records import RunFilter, RunRecord, Submission
 from catalog.store.waiting import Waiting
@@ -261,19 +261,8 @@ def run_report(
 ) -> Response:
     """The report: the finding first, figures, metrics, parameters, provenance, no code."""
     reports = Reports(lab.catalog)
-    try:
-        data = reports.html(who, id) if format == "html" else reports.pdf(who, id)
-    except NotEnded as error:
-        raise Refusal(409, "not-ended", str(error)) from None
-    except ReportUnavailable as error:
-        raise Refusal(503, "report-unavailable", str(error)) from None
-    if format == "pdf":
-        return file_response(data, media_type="application/pdf", filename=f"{id}.pdf", attachment=download)
-    from catalog.reports.page import policy  # nbconvert takes most of a second to import
-
-    return file_response(
-        data, media_type="text/html; charset=utf-8", filename=f"{id}.html", attachment=download, policy=policy()
-    )
+    make = reports.html if format == "html" else reports.pdf
+    return report_response(lambda: make(who, id), id, format=format, download=download)
 
 
 def _look(lab: Services, who: Viewer, run: RunRecord, notices: bool) -> tuple[str, int | None]:

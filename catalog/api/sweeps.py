@@ -16,12 +16,11 @@ from catalog.access import Forbidden
 from catalog.api.answers import Items, PlanOut, PointOut, PointsOut, SensitivityOut, SweepDetail, SweepOut
 from catalog.api.body import StrictRoute
 from catalog.api.context import Lab, Paging, Who, viewer
-from catalog.api.files import file_response
 from catalog.api.models import SweepIn
 from catalog.api.problems import Refusal, responses
+from catalog.api.report_file import report_response
 from catalog.api.runs import check_key
 from catalog.bell import WORK, of_sweep
-from catalog.reports.source import NotEnded, ReportUnavailable
 from catalog.reports.sweep_report import SweepReports
 from catalog.store.records import SweepRecord
 from catalog.store.sweep_results import MOST_POINTS
@@ -141,19 +140,8 @@ def sweep_report(
 ) -> Response:
     """The report: what matters most and by how much, plots, how strong each connection is, provenance."""
     reports = SweepReports(lab.catalog)
-    try:
-        data = reports.html(who, id, language) if format == "html" else reports.pdf(who, id, language)
-    except NotEnded as error:
-        raise Refusal(409, "not-ended", str(error)) from None
-    except ReportUnavailable as error:
-        raise Refusal(503, "report-unavailable", str(error)) from None
-    if format == "pdf":
-        return file_response(data, media_type="application/pdf", filename=f"{id}.pdf", attachment=download)
-    from catalog.reports.page import policy  # nbconvert takes most of a second to import
-
-    return file_response(
-        data, media_type="text/html; charset=utf-8", filename=f"{id}.html", attachment=download, policy=policy()
-    )
+    make = reports.html if format == "html" else reports.pdf
+    return report_response(lambda: make(who, id, language), id, format=format, download=download)
 
 
 @router.get(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from catalog.web import files
 from catalog.web.visit import Reader
 
 router = APIRouter()
@@ -20,33 +21,14 @@ def frame(run: str, visit: Reader) -> Response:
 
 @router.get("/reports/{run}/document")
 def document(run: str, visit: Reader) -> Response:
-    from catalog.reports.page import policy
-
-    headers = {
-        "Content-Security-Policy": policy(),
-        "Cache-Control": "private, no-store",
-        "Cross-Origin-Resource-Policy": "same-origin",
-    }
-    return Response(visit.site.reports.html(visit.viewer, run), media_type="text/html; charset=utf-8", headers=headers)
+    return files.document(visit.site.reports.html(visit.viewer, run))
 
 
 @router.get("/reports/{run}/report.pdf")
 def pdf(run: str, visit: Reader) -> Response:
-    headers = {
-        "Content-Disposition": f'attachment; filename="{_file_name(run)}.pdf"',
-        "Cache-Control": "private, no-store",
-    }
-    return Response(visit.site.reports.pdf(visit.viewer, run), media_type="application/pdf", headers=headers)
+    return files.saved(visit.site.reports.pdf(visit.viewer, run), files.PDF, "report", run)
 
 
 @router.get("/reports/{run}/report.html")
 def download(run: str, visit: Reader) -> Response:
-    headers = {
-        "Content-Disposition": f'attachment; filename="{_file_name(run)}.html"',
-        "Cache-Control": "private, no-store",
-    }
-    return Response(visit.site.reports.html(visit.viewer, run), media_type="text/html; charset=utf-8", headers=headers)
-
-
-def _file_name(run: str) -> str:
-    return "report-" + "".join(c for c in run if c.isascii() and c.isalnum())[:26]
+    return files.saved(visit.site.reports.html(visit.viewer, run), files.HTML, "report", run)

@@ -30,6 +30,7 @@ from catalog.reports.sweep_report import (
 from catalog.reports.sweep_svg import drawings, legend_mark
 from catalog.reports.sweep_words import MetricEffects, Names, effects, metric_order, too_few
 from catalog.store.records import SweepRecord, SweepState
+from catalog.web import files
 from catalog.web.visit import CHECKED, Reader, Visit
 from experiments.model import RunState
 
@@ -216,7 +217,7 @@ def as_csv(sweep: str, visit: Reader, excel: str = "") -> Response:
     points, _ = visit.catalog.sweep_results.points(visit.viewer, sweep)
     units = visit.catalog.sweep_results.sensitivity(visit.viewer, sweep).units
     data = points_as_csv(points, record.varied, units, excel=bool(excel))
-    return _file(data, "text/csv; charset=utf-8", f"series-{record.id}.csv")
+    return files.saved(data, files.CSV, "series", record.id)
 
 
 # -- what one can do -------------------------------------------------------------------------------------------------
@@ -265,27 +266,19 @@ def report(sweep: str, visit: Reader) -> Response:
 
 @router.get("/sweeps/{sweep}/document")
 def document(sweep: str, visit: Reader) -> Response:
-    from catalog.reports.page import policy  # nbconvert comes with it: not before somebody reads a report
-
-    headers = {
-        "Content-Security-Policy": policy(),
-        "Cache-Control": "private, no-store",
-        "Cross-Origin-Resource-Policy": "same-origin",
-    }
-    data = SweepReports(visit.catalog).html(visit.viewer, sweep, visit.t.language)
-    return Response(data, media_type="text/html; charset=utf-8", headers=headers)
+    return files.document(SweepReports(visit.catalog).html(visit.viewer, sweep, visit.t.language))
 
 
 @router.get("/sweeps/{sweep}/report.pdf")
 def report_pdf(sweep: str, visit: Reader) -> Response:
     data = SweepReports(visit.catalog).pdf(visit.viewer, sweep, visit.t.language)
-    return _file(data, "application/pdf", f"series-{_id_part(sweep)}.pdf")
+    return files.saved(data, files.PDF, "series", sweep)
 
 
 @router.get("/sweeps/{sweep}/report.html")
 def report_html(sweep: str, visit: Reader) -> Response:
     data = SweepReports(visit.catalog).html(visit.viewer, sweep, visit.t.language)
-    return _file(data, "text/html; charset=utf-8", f"series-{_id_part(sweep)}.html")
+    return files.saved(data, files.HTML, "series", sweep)
 
 
 def title(record: SweepRecord, t: Translator) -> str:
@@ -334,12 +327,3 @@ def _experiment(visit: Visit, record: SweepRecord) -> Any:
         return visit.catalog.experiments.get(visit.viewer, record.experiment) if record.experiment else None
     except NotFound:
         return None
-
-
-def _file(data: bytes, media_type: str, name: str) -> Response:
-    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "private, no-store"}
-    return Response(data, media_type=media_type, headers=headers)
-
-
-def _id_part(id: str) -> str:
-    return "".join(c for c in id if c.isascii() and c.isalnum())[:26]

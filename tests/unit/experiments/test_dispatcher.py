@@ -323,6 +323,19 @@ def test_a_runner_that_ends_before_it_asks_for_work_is_a_failed_start(lab: Lab) 
     assert lab.engine.names() == set()
 
 
+def test_runners_that_die_at_once_are_one_failed_start() -> None:
+    lab = Lab(replace(CONFIG, total_runs=10))
+    lab.queue.add_agency(NAV, "nav", max_concurrent=100)
+    runs = [lab.submit() for _ in range(CONFIG.start_attempts)]
+    lab.step()
+    alive = lab.alive()
+    assert len(alive) >= CONFIG.start_attempts
+    for sandbox in alive:
+        lab.engine.kill(sandbox, exit_code=143)
+    lab.steps(2)
+    assert {lab.queue.get(run.id).state for run in runs} == {RunState.QUEUED}
+
+
 def test_a_runner_that_never_asks_for_work_is_replaced(lab: Lab) -> None:
     lab.submit()
     lab.step()
