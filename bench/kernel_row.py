@@ -27,7 +27,7 @@ def kernel_pss(peer: Peer, *, say: Callable[[str], None]) -> Row:
     name = "kernel-pss"
     theirs = ordinary(peer)
     say(f"{name}: theirs {theirs:.1f} MiB")
-    with bench_lab("bench-kernels", "waiting", at_a_time=KERNELS, runs__concurrent=str(KERNELS)) as lab:
+    with bench_lab("benchpss", "waiting", at_a_time=KERNELS, runs__concurrent=str(KERNELS)) as lab:
         ours, workers = forked(lab)
     say(f"{name}: ours {ours:.1f} MiB, and a worker of {workers:.1f} MiB beside each")
     return Row(name, ours, theirs, "MiB", "ours / theirs", Bound(most=0.4), {"worker": workers})
@@ -62,16 +62,18 @@ def _waiting(lab: BenchLab, sweep: str) -> int:
 def kernels(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """Return (kernel, its worker) of each run of a sandbox, from the (pid, parent's pid) of its processes.
 
-    The tree is runner, zygote, worker, kernel: the kernels are what has three ancestors and no children.
+    The tree is runner, zygote, warden, and below each warden first its worker and then the kernel.
     """
     parent = dict(pairs)
 
     def depth(pid: int) -> int:
         return 1 + depth(parent[pid]) if pid in parent else 0
 
-    with_children = set(parent.values())
-    leaves = [(pid, depth(pid)) for pid in parent if pid not in with_children]
-    return [(pid, parent[pid]) for pid, levels in leaves if levels == 4]
+    below: dict[int, list[int]] = {}
+    for pid in sorted(parent):
+        if depth(pid) == 4:
+            below.setdefault(parent[pid], []).append(pid)
+    return [(found[1], found[0]) for found in below.values() if len(found) == 2]
 
 
 def ordinary(peer: Peer) -> float:

@@ -268,7 +268,7 @@ def test_each_ends_as_it_should(lab: Lab, alone: dict[str, Any]) -> None:
             wrong[case] = (run["state"], run["reason"], run["attempt"], run["error"], missing, said[-300:], notices)
         assert 0 <= duration(run) < 300, case
         assert "forged" not in metrics(run)
-    assert not wrong, json.dumps(wrong, indent=1, ensure_ascii=False)
+    assert not wrong, json.dumps(wrong, indent=1, ensure_ascii=False, default=sorted)
 
 
 def test_another_agency_does_not_notice(alone: dict[str, Any]) -> None:
@@ -333,7 +333,7 @@ def test_the_runs_of_a_series_do_not_notice_the_hostile_one(lab: Lab, alone: dic
                 run = by_point[point]
                 if run["state"] != "succeeded" or metrics(run) != {"answer": 42 + point}:
                     wrong[f"{case}, {point}"] = (run["state"], run["reason"], run["error"])
-    assert not wrong, json.dumps(wrong, indent=1, ensure_ascii=False)
+    assert not wrong, json.dumps(wrong, indent=1, ensure_ascii=False, default=sorted)
     # That nobody was ever disturbed would mean that they never shared a sandbox.
     assert any(attempt > 1 for attempts in tried.values() for attempt in attempts.values())
 

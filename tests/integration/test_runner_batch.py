@@ -116,6 +116,18 @@ def test_no_background_process_outlives_its_run(batch: Batch) -> None:
     assert values(third) == ["[]"]
 
 
+WHO = "import os\nprint(os.getpid(), os.getppid())"
+
+
+def test_a_worker_carries_on_after_what_ended_by_itself_and_a_kernel_never(batch: Batch) -> None:
+    results = batch(notebook(WHO), notebook("1 / 0"), notebook(WHO), notebook("import os; os._exit(3)"), notebook(WHO))
+    assert [result.reason for result in results] == [None, Reason.CELL_FAILED, None, Reason.KERNEL_DIED, None]
+    first, third, fifth = (value.split() for value in values(results[0], results[2], results[4]))
+    assert len({kernel for kernel, _ in (first, third, fifth)}) == 3
+    assert first[1] == third[1]
+    assert fifth[1] != first[1]
+
+
 LOOK_FOR_DAEMONS = """
 import glob, os
 def read(path):
@@ -212,7 +224,12 @@ def test_runs_of_a_batch_go_on_at_the_same_time(batch: Batch, tmp_path: Path) ->
 
 
 FAULTS = {
-    "kills its worker": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nimport time; time.sleep(60)",
+    "kills its warden": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nimport time; time.sleep(60)",
+    "kills its worker": (
+        "import os, signal, time\nup = os.getppid()\n"
+        "for pid in open(f'/proc/{up}/task/{up}/children').read().split():\n"
+        "    if int(pid) != os.getpid(): os.kill(int(pid), signal.SIGKILL)\ntime.sleep(60)"
+    ),
     "kills the zygote": (
         "import os, signal\n"
         "stat = open(f'/proc/{os.getppid()}/stat').read().rpartition(')')[2].split()\n"

@@ -163,13 +163,12 @@ def test_the_cells_own_time_is_what_papermill_noted() -> None:
     assert cell_seconds(executed) == 0.75
 
 
-def test_kernels_are_what_has_a_worker_a_zygote_and_a_runner_above_it() -> None:
+def test_kernels_are_what_a_warden_has_beside_its_worker() -> None:
     runner, zygote, keeper = (10, 1), (11, 10), (12, 10)
-    first, second = [(20, 11), (21, 20)], [(30, 11), (31, 30)]
-    a_cells_own_child = (32, 31)
-    assert kernels([runner, zygote, keeper, *first, *second]) == [(21, 20), (31, 30)]
-    assert kernels([runner, zygote, (20, 11)]) == []
-    assert kernels([runner, zygote, *first, *second, a_cells_own_child]) == [(21, 20)]
+    first, second = [(20, 11), (21, 20), (22, 20)], [(30, 11), (31, 30), (32, 30)]
+    a_cells_own_child = (33, 32)
+    assert kernels([runner, zygote, keeper, *first, *second, a_cells_own_child]) == [(22, 21), (32, 31)]
+    assert kernels([runner, zygote, (20, 11), (21, 20)]) == []
 
 
 def test_pss_is_read_in_mebibytes() -> None:
