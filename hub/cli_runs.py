@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -42,6 +42,22 @@ runs = typer.Typer(no_args_is_help=True, help="Runs: list, show, cancel, retry, 
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
 Agency = Annotated[str | None, typer.Option("--agency", help="Organisation number or short name.")]
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter; repeat for more. Left out: its default."),
+]
+ParameterFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--file", "-f", exists=True, dir_okay=False, help="Parameters from a YAML or JSON file; -p wins over it."
+    ),
+]
+Experiment = Annotated[
+    str | None, typer.Option("--experiment", metavar="ID", help="The experiment that each run belongs to.")
+]
+TimeLimit = Annotated[
+    str | None, typer.Option("--timeout", metavar="TIME", help="End each run after this long: 90s, 10m, 2h.")
+]
 
 
 class State(StrEnum):
@@ -60,25 +76,11 @@ def run(
             metavar="TEMPLATE[@VERSION]", help="The template, its newest published version unless one is named."
         ),
     ],
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--param", "-p", metavar="NAME=VALUE", help="A parameter; repeat for more. Left out: its default."
-        ),
-    ] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(
-            "--file", "-f", exists=True, dir_okay=False, help="Parameters from a YAML or JSON file; -p wins over it."
-        ),
-    ] = None,
+    parameter: Parameters = None,
+    file: ParameterFile = None,
     agency: Agency = None,
-    experiment: Annotated[
-        str | None, typer.Option("--experiment", metavar="ID", help="The experiment that the run belongs to.")
-    ] = None,
-    timeout: Annotated[
-        str | None, typer.Option("--timeout", metavar="TIME", help="End the run after this long: 90s, 10m, 2h.")
-    ] = None,
+    experiment: Experiment = None,
+    timeout: TimeLimit = None,
     wait: Annotated[
         bool,
         typer.Option("--wait/--no-wait", help="Follow the run until it has ended; status 1 if it did not succeed."),
@@ -180,13 +182,18 @@ def show_run(run: Run, login: As = None, as_json: AsJson = False) -> None:
         show(found, as_json, lambda: _summary(client, found, whole=True))
 
 
+def cancelled(what: str, found: Mapping[str, Any]) -> str:
+    """Return in a sentence what came of the wish to cancel a run or a sweep."""
+    said = "is being cancelled" if found["state"] == "running" else f"is {found['state']}"
+    return f"{what} {found['id']} {said}."
+
+
 @runs.command("cancel")
 def cancel_run(run: Run, login: As = None, as_json: AsJson = False) -> None:
     """Cancel a run. One that has ended stays as it is."""
     with lab(login) as client:
         found = client.post(f"runs/{run}/cancel")
-        said = "is being cancelled" if found["state"] == "running" else f"is {found['state']}"
-        show(found, as_json, lambda: print(f"Run {found['id']} {said}."))
+        show(found, as_json, lambda: print(cancelled("Run", found)))
 
 
 @runs.command("retry")

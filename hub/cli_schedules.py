@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from hub.cli_output import As, AsJson, Limit, facts, lab, local, name_of, number, seconds, show, shown, table
-from hub.cli_runs import Agency, agency_meant, given_parameters
+from hub.cli_runs import (
+    Agency,
+    Experiment,
+    ParameterFile,
+    Parameters,
+    TimeLimit,
+    agency_meant,
+    given_parameters,
+)
 
 schedule = typer.Typer(no_args_is_help=True, help="Schedules: add, list, show, pause, resume, trigger, remove.")
 
@@ -35,18 +42,8 @@ def add_schedule(
     ],
     zone: Annotated[str, typer.Option("--zone", help="The time zone of the times.")] = "Europe/Oslo",
     title: Annotated[str, typer.Option("--title", help="What it is called.")] = "",
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--param", "-p", metavar="NAME=VALUE", help="A parameter; repeat for more. Left out: its default."
-        ),
-    ] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(
-            "--file", "-f", exists=True, dir_okay=False, help="Parameters from a YAML or JSON file; -p wins over it."
-        ),
-    ] = None,
+    parameter: Parameters = None,
+    file: ParameterFile = None,
     time_parameter: Annotated[
         str | None,
         typer.Option(
@@ -60,12 +57,8 @@ def add_schedule(
         typer.Option("--catch-up", help="Times missed while the lab was down: one run, a run for each, or none."),
     ] = CatchUp.ONCE,
     agency: Agency = None,
-    experiment: Annotated[
-        str | None, typer.Option("--experiment", metavar="ID", help="The experiment that the runs belong to.")
-    ] = None,
-    timeout: Annotated[
-        str | None, typer.Option("--timeout", metavar="TIME", help="End each run after this long: 90s, 10m, 2h.")
-    ] = None,
+    experiment: Experiment = None,
+    timeout: TimeLimit = None,
     login: As = None,
     as_json: AsJson = False,
 ) -> None:

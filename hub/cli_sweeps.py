@@ -31,7 +31,7 @@ from hub.cli_output import (
     shown,
     table,
 )
-from hub.cli_runs import Agency, agency_meant, report_kind, save
+from hub.cli_runs import Agency, Experiment, TimeLimit, agency_meant, cancelled, report_kind, save
 
 if TYPE_CHECKING:
     from hub.client import Client
@@ -85,12 +85,8 @@ def sweep(
         typer.Option("--set", metavar="NAME=VALUE", help="A parameter of every run, its value taken as it is."),
     ] = None,
     agency: Agency = None,
-    experiment: Annotated[
-        str | None, typer.Option("--experiment", metavar="ID", help="The experiment that the runs belong to.")
-    ] = None,
-    timeout: Annotated[
-        str | None, typer.Option("--timeout", metavar="TIME", help="End each run after this long: 90s, 10m, 2h.")
-    ] = None,
+    experiment: Experiment = None,
+    timeout: TimeLimit = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Say how many runs it is and how long it takes, no more.")
@@ -346,8 +342,7 @@ def cancel_sweep(sweep: SweepId, login: As = None, as_json: AsJson = False) -> N
     """Cancel a sweep: what waits ends at once, what runs within seconds, what is done stays."""
     with lab(login) as client:
         found = client.post(f"sweeps/{sweep}/cancel")
-        said = "is being cancelled" if found["state"] == "running" else f"is {found['state']}"
-        show(found, as_json, lambda: print(f"Sweep {found['id']} {said}."))
+        show(found, as_json, lambda: print(cancelled("Sweep", found)))
 
 
 @sweeps.command("resume")
