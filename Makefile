@@ -29,7 +29,7 @@ test: ## run all tests; what this machine lacks is left out and named at the end
 	$(VENV)/pytest -n $(WORKERS) --ignore=tests/e2e $(ARGS)
 	$(VENV)/pytest tests/e2e $(ARGS) || [ $$? -eq 5 ] # 5: ARGS chose none of these
 
-hostile: ## run the hostile notebooks in a real lab, which takes a quarter of an hour
+hostile: ## run the hostile notebooks in a real lab, which takes some minutes
 	$(PYTHON) hub/setup.py --dev
 	$(VENV)/pytest tests/e2e/test_hostile.py $(ARGS)
 

@@ -76,7 +76,7 @@ ENDINGS: Mapping[str, Ending] = {
     "ask_for_input": Ending("failed", "asked_for_input"),
     "bad_text": Ending("failed", "cell_failed"),
     "big_bundle": Ending("succeeded", notices=("output_cut",)),
-    "change_papermill": Ending("succeeded", says=("Read-only file system\nRead-only file system",)),
+    "change_papermill": Ending("succeeded", says=("Permission denied\nPermission denied",)),
     "clock": Ending("succeeded", says=("long ago",)),
     "closed_directories": GOOD,
     "control_flood": GOOD,
