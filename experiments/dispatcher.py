@@ -174,7 +174,9 @@ class Dispatcher:
         if not self._just(begun.latest, limit):
             return True
         past = run.deadline_at is not None and not _within(now, run.deadline_at, grace)
-        return past and not self._just(begun.earliest, limit)
+        # The other clock may have been set before this dispatcher began; a runner that is well ends its run by itself.
+        known = not self._just(begun.latest, grace)
+        return past and known and not self._just(begun.earliest, limit)
 
     def _overstayed(self, run: Run, now: datetime) -> None:
         """End a run that its runner should have ended. What ran beside others may have been kept from it by them."""

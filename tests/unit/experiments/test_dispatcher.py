@@ -402,6 +402,16 @@ def test_a_new_dispatcher_takes_over_what_lives(lab: Lab) -> None:
     assert lab.queue.get(run.id).state is RunState.SUCCEEDED
 
 
+def test_a_new_dispatcher_in_another_time_gives_a_run_that_lives_its_grace(lab: Lab) -> None:
+    run, _, _ = start_one(lab, timeout_seconds=60)
+    lab.clock.advance(3600)  # somebody has set the clock
+    lab.dispatcher = lab.another()
+    lab.steps(CONFIG.deadline_grace_seconds - 1)
+    assert lab.queue.get(run.id).state is RunState.RUNNING
+    lab.steps(3)
+    assert lab.queue.get(run.id).state is RunState.TIMED_OUT
+
+
 def test_two_dispatchers_lose_and_double_nothing(lab: Lab) -> None:
     other = lab.another()
     runs = [lab.submit() for _ in range(6)]
