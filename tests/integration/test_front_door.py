@@ -2,9 +2,9 @@
 
 import json
 import os
-import select
 import random
 import re
+import select
 import signal
 import socket
 import time
