@@ -7,7 +7,7 @@ import struct
 
 _HEADER = struct.Struct("!cI")
 
-ORDER, PROGRESS, REPORT, BODY, STOP, READY, FAILED = b"o", b"p", b"r", b"b", b"s", b"k", b"f"
+ORDER, PROGRESS, REPORT, BODY, STOP, READY = b"o", b"p", b"r", b"b", b"s", b"k"
 
 # A result's body holds a notebook whose outputs are capped far below this.
 LARGEST = 512 * 1024 * 1024

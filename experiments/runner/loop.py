@@ -144,9 +144,8 @@ class Runner:
         worker: Worker | None = None
         try:
             try:
-                worker = self._zygote.worker(task)
-                with self._lock:
-                    self._held[task.run] = worker
+                with self._lock:  # else another run's end would take the new run's directory for something left behind
+                    worker = self._held[task.run] = self._zygote.worker(task)
                 heart = Heart(self._hub, task, worker, self._company)
                 heart.start()
             except (NoWorker, RuntimeError) as error:  # RuntimeError: the sandbox has no thread left

@@ -54,7 +54,9 @@ def _carry_out(talk: Conversation, warden: Warden) -> bool:
     tempfile.tempdir = None  # the run before had another one
 
     def clear() -> bool:
-        return (forked or processes.kill_descendants()) and warden.clear()
+        # A kernel of another language is this process' own child, whatever was planted.
+        below_this = processes.kill_descendants()
+        return warden.clear() and below_this
 
     execution = Execution(task, order["home"], environment, forked=forked, clear=clear)
     talk.attend(execution)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -41,8 +43,10 @@ def batch(hub: RunnerHub, tmp_path: Path) -> Batch:
                 runner.process.kill()
                 runner.process.wait()
 
-    def carry_out(*notebooks: bytes, slots: int = 1, start: str = "forked", **environment: str) -> list[RunResult]:
-        runs = [hub.submit(data, sweep=SWEEP, start=start) for data in notebooks]
+    def carry_out(
+        *notebooks: bytes, slots: int = 1, start: str = "forked", kernel: str = "python3", **environment: str
+    ) -> list[RunResult]:
+        runs = [hub.submit(data, sweep=SWEEP, start=start, kernel=kernel) for data in notebooks]
         live(slots, 100, **environment)
         while any(hub.queue.get(run.id).state is RunState.QUEUED for run in runs):
             live(1, 1, **environment)
@@ -114,6 +118,24 @@ def test_no_background_process_outlives_its_run(batch: Batch) -> None:
     assert first.state is third.state is RunState.SUCCEEDED
     assert (second.state, second.reason) == (RunState.FAILED, Reason.KERNEL_DIED)
     assert values(third) == ["[]"]
+
+
+def test_nothing_of_a_kernel_that_cannot_be_forked_outlives_its_run(batch: Batch, tmp_path: Path) -> None:
+    spec = tmp_path / "jupyter" / "kernels" / "wrapped" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    start = f"setsid sleep 7531 & exec {sys.executable} -m ipykernel_launcher -f $0"
+    spec.write_text(
+        json.dumps({"argv": ["bash", "-c", start, "{connection_file}"], "display_name": "W", "language": "python"})
+    )
+    look = (
+        "import glob, os\ndef read(path):\n    try:\n        return open(path, 'rb').read()\n"
+        "    except OSError:\n        return b''\n"
+        "print(os.getppid(), [read(p) for p in glob.glob('/proc/[0-9]*/cmdline')].count(b'sleep\\0007531\\0'))"
+    )
+    results = batch(notebook(look), notebook(look), kernel="wrapped", JUPYTER_PATH=str(tmp_path / "jupyter"))
+    first, second = (value.split() for value in values(*results))
+    assert first[0] == second[0], "the worker carries on"
+    assert first[1] == second[1] == "1", "its own, and no other run's"
 
 
 WHO = "import os\nprint(os.getpid(), os.getppid())"
