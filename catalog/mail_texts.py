@@ -26,6 +26,7 @@ _STOPPED: dict[str, str] = {
     "experiment_closed": N_("The experiment it belongs to is closed."),
     "requester_left": N_("Whoever made it can no longer start runs for the agency. A colleague can resume it."),
     "template_withdrawn": N_("Its template has been taken out of use."),
+    "quota_too_small": N_("The agency's quota is smaller than a single run needs."),
     "invalid_parameters": N_("The newest version of its template does not take its values."),
     "never_again": N_("Its times will not come again."),
 }

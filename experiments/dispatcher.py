@@ -180,11 +180,14 @@ class Dispatcher:
 
     def _overstayed(self, run: Run, now: datetime) -> None:
         """End a run that its runner should have ended. What ran beside others may have been kept from it by them."""
-        shared = any(load.ticket.id == run.runner and load.claimed > 1 for load in self._queue.loads())
-        if shared and run.attempt < run.max_attempts:
+        if self._shared(run) and run.attempt < run.max_attempts:
             self._give_back(run, "it was not ended in time, beside others", now)
         else:
             self._end(run, RunResult(RunState.TIMED_OUT, b"", Reason.TIME_LIMIT), now)
+
+    def _shared(self, run: Run) -> bool:
+        """Return whether the run's runner has had other runs, so that what befell it may be their doing."""
+        return any(load.ticket.id == run.runner and load.claimed > 1 for load in self._queue.loads())
 
     def _end(self, run: Run, result: RunResult, now: datetime) -> None:
         try:
@@ -240,8 +243,8 @@ class Dispatcher:
                     since = self._silent_since.setdefault((run.id, run.attempt), self._steady)
                     if not self._just(since, self._config.silence_seconds):
                         self._give_back(run, "its runner is silent", now)
-            elif sandbox is not None and sandbox.out_of_memory and ticket is not None and ticket.slots == 1:
-                # With several runs in it, nobody knows which of them it was; each is tried again.
+            elif sandbox is not None and sandbox.out_of_memory and not self._shared(run):
+                # Of several runs, nobody knows which it was; each is tried again.
                 self._end(run, RunResult(RunState.FAILED, b"", Reason.OUT_OF_MEMORY), now)
             else:
                 how = "is gone" if sandbox is None else f"ended with {sandbox.exit_code}"

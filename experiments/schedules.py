@@ -45,6 +45,7 @@ class StopReason(StrEnum):
     EXPERIMENT_CLOSED = "experiment_closed"
     REQUESTER_LEFT = "requester_left"  # whoever made it may no longer start runs there
     TEMPLATE_WITHDRAWN = "template_withdrawn"
+    QUOTA_TOO_SMALL = "quota_too_small"  # the agency could not start a single run of it, ever
     INVALID_PARAMETERS = "invalid_parameters"  # the template's newest version does not take them
     NEVER_AGAIN = "never_again"  # its expression has no time left
 

@@ -61,6 +61,7 @@ _REASONS = {
     "unknown_experiment": StopReason.EXPERIMENT_CLOSED,
     "unknown_template": StopReason.TEMPLATE_WITHDRAWN,
     "not_published": StopReason.TEMPLATE_WITHDRAWN,
+    "quota_too_small": StopReason.QUOTA_TOO_SMALL,
 }
 
 

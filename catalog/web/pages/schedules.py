@@ -53,6 +53,7 @@ _ADVICE: dict[str, str] = {
     StopReason.TEMPLATE_WITHDRAWN: N_(
         "Resume it when a new version has been approved, or make a new schedule with another template."
     ),
+    StopReason.QUOTA_TOO_SMALL: N_("Resume it when the lab's administrators have raised the agency's quota."),
     StopReason.INVALID_PARAMETERS: N_("Make a new schedule with values that the template takes now."),
     StopReason.NEVER_AGAIN: N_("Make a new schedule with times that are to come."),
 }

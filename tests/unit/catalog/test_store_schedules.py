@@ -233,6 +233,17 @@ def test_a_newer_version_that_does_not_take_the_values_stops_it(world: World) ->
     assert stopped(world, schedule) is StopReason.INVALID_PARAMETERS
 
 
+def test_a_quota_that_no_run_fits_into_stops_it_and_says_so(world: World) -> None:
+    schedule = add(world)
+    world.catalog.agencies.change(SYSTEM, NAV, max_concurrent_runs=0)
+    assert world.catalog.schedules.tick(at(10)) == ()
+    assert stopped(world, schedule) is StopReason.QUOTA_TOO_SMALL
+    with pytest.raises(InvalidInput):
+        world.catalog.schedules.resume(world.viewer("kari"), schedule.id)
+    world.catalog.agencies.change(SYSTEM, NAV, max_concurrent_runs=1)
+    assert world.catalog.schedules.resume(world.viewer("kari"), schedule.id).state is ScheduleState.ACTIVE
+
+
 def test_who_may_what(world: World) -> None:
     schedule = add(world)
     schedules = world.catalog.schedules

@@ -778,6 +778,32 @@ def test_a_sweeps_runner_that_dies_gives_all_its_runs_back() -> None:
     assert sandbox in lab.engine.removed
 
 
+def test_a_runner_without_memory_fails_the_only_run_it_had_however_many_it_may_have() -> None:
+    lab = sweep_lab()
+    [run] = submit_sweep(lab, 1)
+    lab.step()
+    [(sandbox, _)] = lab.claim()
+    lab.engine.kill(sandbox, out_of_memory=True)
+    lab.steps(3)
+    ended = lab.queue.get(run.id)
+    assert (ended.state, ended.reason) == (RunState.FAILED, Reason.OUT_OF_MEMORY)
+
+
+def test_a_run_is_not_blamed_for_what_an_earlier_one_of_its_runner_may_have_done() -> None:
+    lab = Lab(replace(CONFIG, sweep_slots=1))
+    submit_sweep(lab, 2)
+    lab.step()
+    sandbox = lab.alive()[0]
+    first = lab.queue.claim(lab.token(sandbox), lab.clock())
+    assert first is not None
+    lab.queue.finish(lab.token(sandbox), first.run, 1, DONE, lab.clock())
+    second = lab.queue.claim(lab.token(sandbox), lab.clock())
+    assert second is not None
+    lab.engine.kill(sandbox, out_of_memory=True)
+    lab.steps(3)
+    assert lab.queue.get(second.run).state is RunState.QUEUED
+
+
 def test_a_sweeps_runner_that_dies_between_two_runs_is_noticed() -> None:
     lab = sweep_lab()
     runs = submit_sweep(lab, 4)
