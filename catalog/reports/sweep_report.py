@@ -22,7 +22,7 @@ from catalog.reports.display import Row
 from catalog.reports.source import NotEnded
 from catalog.reports.sweep_plot import Choice, Plot, plot
 from catalog.reports.sweep_svg import drawings
-from catalog.reports.sweep_words import MetricEffects, Names, effects, too_few
+from catalog.reports.sweep_words import Findings, Names, findings, too_few
 from catalog.store import Catalog
 from catalog.store.records import Failures, SensitivityRecord, SweepPoint, SweepRecord, SweepState
 from experiments.model import RunState
@@ -127,7 +127,7 @@ def render(source: SweepSource, t: Translator, *, paper: bool = False) -> bytes:
     from catalog.reports.page import inner_policy, own
 
     record, names = source.record, Names(t, source.version, source.found.units)
-    found = effects(source.found, source.points, names)
+    found = findings(source.found, source.points, names)
     body = (
         _environment()
         .get_template("report.html.j2")
@@ -157,9 +157,11 @@ def render(source: SweepSource, t: Translator, *, paper: bool = False) -> bytes:
     return body.encode("utf-8", "replace")
 
 
-def plots(source: SweepSource, found: Sequence[MetricEffects], names: Names) -> list[Plot]:
-    """Return a plot of each of the first measures against the parameter that moves it most."""
-    shown = (plot(source.points, Choice(item.metric, item.rows[0].parameter), names) for item in found[:MOST_PLOTS])
+def plots(source: SweepSource, found: Findings, names: Names) -> list[Plot]:
+    """Return a plot of each of the first measures that differ against the parameter that moves it most."""
+    shown = (
+        plot(source.points, Choice(item.metric, item.rows[0].parameter), names) for item in found.moved[:MOST_PLOTS]
+    )
     return [drawn for drawn in shown if drawn is not None]
 
 

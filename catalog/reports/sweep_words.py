@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from datetime import date
 
 from catalog.i18n import N_, Translator
+from catalog.reports.display import Row
 from catalog.store.records import SensitivityRecord, SweepPoint
 from experiments.model import Scalar
 from experiments.sensitivity import FEWEST_POINTS, Effect
 from lab_templates.model import ParameterType, TemplateVersion
 
 STRONG, CLEAR, WEAK = 0.7, 0.4, 0.2  # of a strength from 0 to 1
+MOST_LEADS = 3  # sentences that stand first, one for each of so many measures
 FEW_VALUES = 12  # so many values of a parameter are named; of more, the lowest and the highest fifth are compared
 _ORDERED = (ParameterType.NUMBER, ParameterType.INTEGER, ParameterType.DATE)
 
@@ -64,7 +66,7 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class EffectRow:
-    """A line of the sensitivity table. ``share`` is the strength from 0 to 1, None where the measure never changes."""
+    """A line of the sensitivity table. ``share`` is the strength from 0 to 1, None where it has none."""
 
     parameter: str
     label: str
@@ -84,21 +86,41 @@ class MetricEffects:
     rows: tuple[EffectRow, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a sweep says: the measures that differ between its runs, those that do not with the value they all have, and
+    the sentences that stand first.
+
+    Each in the template's own order. A measure that never changes says nothing about what varied, so it stands behind
+    those that do, whatever the template puts first.
+    """
+
+    moved: tuple[MetricEffects, ...]
+    still: tuple[Row, ...]
+    leads: tuple[str, ...]
+
+
 def metric_order(found: SensitivityRecord, version: TemplateVersion | None) -> tuple[str, ...]:
     """Return the measures in the order of the template's declaration, undeclared ones after them."""
     declared = [spec.name for spec in version.metrics] if version else []
     return tuple(sorted(found.metrics, key=lambda name: declared.index(name) if name in declared else len(declared)))
 
 
-def effects(found: SensitivityRecord, points: Sequence[SweepPoint], names: Names) -> tuple[MetricEffects, ...]:
-    """Return what the sweep says about each measure that enough points have, in the template's own order."""
-    by_metric = []
+def findings(found: SensitivityRecord, points: Sequence[SweepPoint], names: Names) -> Findings:
+    """Return what the sweep says about each measure that enough points have."""
+    moved, still = [], []
     for metric in metric_order(found, names.version):
         mine = [effect for effect in found.effects if effect.metric == metric]
-        if mine:
+        if any(effect.strength is not None for effect in mine):
             rows = tuple(_row(effect, points, names) for effect in mine)
-            by_metric.append(MetricEffects(metric, names.metric(metric), _lead(mine, rows, names), rows))
-    return tuple(by_metric)
+            moved.append(MetricEffects(metric, names.metric(metric), _lead(metric, rows, names), rows))
+        elif mine:
+            same = mean(point.metrics[metric] for point in points if metric in point.metrics)
+            still.append(Row(names.metric(metric), names.quantity(metric, same)))
+    leads = [item.lead for item in moved[:MOST_LEADS]]
+    if still and not moved:
+        leads.append(names.t(N_("No measure differs between the runs.")))
+    return Findings(tuple(moved), tuple(still), tuple(leads))
 
 
 def too_few(found: SensitivityRecord, t: Translator) -> str:
@@ -112,11 +134,9 @@ def too_few(found: SensitivityRecord, t: Translator) -> str:
     return ""
 
 
-def _lead(mine: Sequence[Effect], rows: Sequence[EffectRow], names: Names) -> str:
-    t, strongest, metric = names.t, rows[0], names.metric(mine[0].metric)
-    if strongest.share is None:
-        return t(N_("“%(metric)s” is the same in every run."), metric=metric)
-    if strongest.share < WEAK:
+def _lead(name: str, rows: Sequence[EffectRow], names: Names) -> str:
+    t, strongest, metric = names.t, rows[0], names.metric(name)
+    if (strongest.share or 0.0) < WEAK:
         return t(N_("None of the values that vary clearly moves “%(metric)s”."), metric=metric)
     if len(rows) == 1:
         said = N_("“%(parameter)s” matters for “%(metric)s”.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -28,7 +27,7 @@ from catalog.reports.sweep_report import (
     ways,
 )
 from catalog.reports.sweep_svg import drawings, legend_mark
-from catalog.reports.sweep_words import MetricEffects, Names, effects, metric_order, too_few
+from catalog.reports.sweep_words import Findings, Names, findings, metric_order, too_few
 from catalog.store.records import SweepRecord, SweepState
 from catalog.web import files
 from catalog.web.visit import CHECKED, Reader, Visit
@@ -97,7 +96,7 @@ def one(
     if record.state.ended:
         visit.seen(record.id)
     names = Names(t, source.version, source.found.units)
-    found = effects(source.found, source.points, names)
+    found = findings(source.found, source.points, names)
     return visit.page(
         "sweep.html",
         sweep=record,
@@ -121,11 +120,12 @@ def one(
     )
 
 
-def _plotted(source: SweepSource, found: Sequence[MetricEffects], names: Names, asked: Choice) -> dict[str, Any]:
-    """Return the plot that was asked for, or else that of the first measure against what moves it most."""
+def _plotted(source: SweepSource, found: Findings, names: Names, asked: Choice) -> dict[str, Any]:
+    """Return the plot that was asked for, or else that of the first measure that differs against what moves it most."""
     metrics, varied = metric_order(source.found, source.version), source.record.varied
-    by_metric = {item.metric: item for item in found}
-    metric = asked.metric if asked.metric in metrics else metrics[0] if metrics else ""
+    by_metric = {item.metric: item for item in found.moved}
+    first = next(iter(by_metric), metrics[0] if metrics else "")
+    metric = asked.metric if asked.metric in metrics else first
     best = by_metric[metric].rows[0].parameter if metric in by_metric else varied[0] if varied else ""
     parameter = asked.parameter if asked.parameter in varied else best
     splits = [name for name in choices_for_lines(source.points, varied) if name != parameter]

@@ -270,7 +270,8 @@ def test_what_was_found_stands_first_and_failures_are_grouped(lab: WebLab) -> No
     assert page.index(lead) < page.index("2 runs did not succeed") < page.index("What matters, and how much")
     assert "A step in the template failed while it was running." in page
     assert "<b>=1+1" not in lab.get(f"/sweeps/{sweep}").text, "a name from a sandbox is text"
-    assert "“<b>=1+1” is the same in every run." in page
+    assert page.index("What matters, and how much") < page.index("1 measure is the same in every run")
+    assert page.index("1 measure is the same in every run") < page.index("<dt><b>=1+1</dt>"), "with its value, last"
     assert page.count('<svg class="pr-plot ') == 2
     assert "difference by Alpha" in page
     by_office = unescape(lab.get(f"/sweeps/{sweep}?metric=difference&parameter=office&lines=alpha").text)
