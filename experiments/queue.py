@@ -24,6 +24,9 @@ A runner (a ``RunnerTicket``) carries out a batch: one run that stands by itself
 A run *goes alone* if it belongs to no sweep, or if an attempt of it was lost: what it suffered may have been another's
 doing in the same sandbox, or its own doing to the others. Alone it shows which.
 
+A runner that sends a result can be given its next run in the same transaction (``finish_and_claim``): steps 3 to 6,
+with None wherever a claim would be refused. Step 2 is left to claims, which a runner makes one at a time.
+
 TokenRefused on a claim does not end the token: a spent runner goes on with heartbeats and results for what it holds,
 then exits. A closed runner is refused everywhere. Over HTTP: ``POST claim`` with the body ``{"holding": [run ids]}``
 (no body is an empty list) answers 200 with the assignment, 204 for None, 401 for TokenRefused; ``Assignment.start`` is
@@ -164,6 +167,15 @@ class RunQueue(Protocol):
         """Record the result, once. An attempt whose run has ended already gets the recorded run back, unchanged.
 
         Raise TokenRefused, NotYourRun, or LeaseLost if another attempt has taken over or the run waits for one.
+        """
+
+    def finish_and_claim(
+        self, token: str, run: str, attempt: int, result: RunResult, now: datetime
+    ) -> tuple[Run, Assignment | None]:
+        """Record the result like ``finish``, and give the runner its next run, if there is one for it now.
+
+        There is none with a result that was recorded before: what went with it is claimed (step 2). Raise like
+        ``finish``.
         """
 
     def hand_back(self, token: str, run: str, attempt: int, now: datetime) -> Run | None:

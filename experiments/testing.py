@@ -9,6 +9,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -278,19 +279,21 @@ class InMemoryRunQueue:
     def claim(self, token: str, now: datetime, holding: Collection[str] = ()) -> Assignment | None:
         with self._lock:
             runner = self._runner(token)
-            owned = self._owned(runner)
-            for kept in owned:
+            for kept in self._owned(runner):
                 if kept.run.id not in holding:
                     kept.lease_until = now + timedelta(seconds=self._lease_seconds)
                     return self._assignment(kept)
-            if runner.spent:
-                raise TokenRefused("The runner's batch is done.")
-            agency = runner.ticket.agency
-            running = sum(run.request.agency == agency for run in self.active())
-            if len(owned) >= runner.ticket.slots or running >= self._agencies[agency].max_concurrent:
-                return None
-            waiting = self._next(runner)
-            return None if waiting is None else self._take(runner, waiting, now)
+            return self._claim(runner, now)
+
+    def _claim(self, runner: _Runner, now: datetime) -> Assignment | None:
+        if runner.spent:
+            raise TokenRefused("The runner's batch is done.")
+        agency = runner.ticket.agency
+        running = sum(run.request.agency == agency for run in self.active())
+        if len(self._owned(runner)) >= runner.ticket.slots or running >= self._agencies[agency].max_concurrent:
+            return None
+        waiting = self._next(runner)
+        return None if waiting is None else self._take(runner, waiting, now)
 
     def _next(self, runner: _Runner) -> _Kept | None:
         queued = list(self._queued(runner.ticket.agency))
@@ -338,6 +341,18 @@ class InMemoryRunQueue:
             if runner.claimed[run] != attempt or not self._owns(kept.run, attempt):
                 raise LeaseLost(f"Attempt {attempt} of run {run} no longer owns it.")
             return self._end(kept, result, now)
+
+    def finish_and_claim(
+        self, token: str, run: str, attempt: int, result: RunResult, now: datetime
+    ) -> tuple[Run, Assignment | None]:
+        with self._lock:
+            before = self._own_run(token, run)[1].run
+            ended = self.finish(token, run, attempt, result, now)
+            if before.state.ended:
+                return ended, None
+            with suppress(TokenRefused):
+                return ended, self._claim(self._runner(token), now)
+            return ended, None
 
     def hand_back(self, token: str, run: str, attempt: int, now: datetime) -> Run | None:  # noqa: ARG002
         with self._lock:

@@ -51,8 +51,9 @@ class DirectiveOut(BaseModel):
     cancel: bool
 
 
-class StateOut(BaseModel):
+class RecordedOut(BaseModel):
     state: str = Field(examples=["succeeded"])
+    next: AssignmentOut | None = None
 
 
 class HandedBackOut(BaseModel):
@@ -70,7 +71,7 @@ async def claim(request: Request, lab: Lab, wait: Annotated[float, Query(ge=0, l
         assignment = await run_in_threadpool(lab.catalog.queue.claim, token, _now(), holding)
         if assignment is not None:
             lab.bell.ring(of_run(assignment.run))
-            return Response(_assignment(assignment), media_type="application/json")
+            return Response(_assignment(assignment).model_dump_json(), media_type="application/json")
         # Many runners wait most of the time, and are woken for others' work too: a claim takes the write lock.
         while True:
             left = until - time.monotonic()
@@ -94,9 +95,12 @@ async def heartbeat(run: str, request: Request, lab: Lab) -> DirectiveOut:
     return DirectiveOut(cancel=directive.cancel)
 
 
-@router.post("/runs/{run}/result")
-async def result(run: str, request: Request, lab: Lab) -> StateOut:
-    """Take the result, once. One that cannot be read ends the run as ``failed`` with ``bad_result``, and is a 422."""
+@router.post("/runs/{run}/result", response_model_exclude_none=True)
+async def result(run: str, request: Request, lab: Lab, more: bool = False) -> RecordedOut:
+    """Take the result, once. One that cannot be read ends the run as ``failed`` with ``bad_result``, and is a 422.
+
+    With ``more``, the answer holds the runner's next assignment, if there is one.
+    """
     token = _token(request)
     digest = hashlib.sha256(token.encode()).hexdigest()
     if not await run_in_threadpool(lab.catalog.queue.knows, token):  # before the body: strangers' bodies are not read
@@ -109,14 +113,17 @@ async def result(run: str, request: Request, lab: Lab) -> StateOut:
     arriving.add(place)
     try:
         data = await request.body()
-        ended = await run_in_threadpool(_finish, lab, token, run, data)
+        ended, following = await run_in_threadpool(_finish, lab, token, run, data, more)
     finally:
         arriving.discard(place)
     lab.bell.ring(of_run(run))
     if ended.request.sweep is not None:
         lab.bell.ring(of_sweep(ended.request.sweep))
-    lab.bell.ring(WORK)  # a place is free
-    return StateOut(state=ended.state.value)
+    if following is None:
+        lab.bell.ring(WORK)  # a place is free
+        return RecordedOut(state=ended.state.value)
+    lab.bell.ring(of_run(following.run))
+    return RecordedOut(state=ended.state.value, next=_assignment(following))
 
 
 @router.post("/runs/{run}/hand-back")
@@ -136,7 +143,7 @@ async def hand_back(run: str, request: Request, lab: Lab) -> HandedBackOut:
     return HandedBackOut(taken=given is not None)
 
 
-def _finish(lab: Services, token: str, run: str, data: bytes) -> Run:
+def _finish(lab: Services, token: str, run: str, data: bytes, more: bool) -> tuple[Run, Assignment | None]:
     body = _model(ResultIn, read_json(data, mend_text=True))
     report = RunnerReport(
         outcome=body.outcome,
@@ -152,7 +159,9 @@ def _finish(lab: Services, token: str, run: str, data: bytes) -> Run:
         lab.catalog.queue.finish(token, run, body.attempt, failed, _now())
         lab.bell.ring(of_run(run))
         raise Refusal(422, "bad-result", f"This is no result ({error}). The run has ended as failed.") from None
-    return lab.catalog.queue.finish(token, run, body.attempt, read_result, _now())
+    if more:
+        return lab.catalog.queue.finish_and_claim(token, run, body.attempt, read_result, _now())
+    return lab.catalog.queue.finish(token, run, body.attempt, read_result, _now()), None
 
 
 def _token(request: Request) -> str:
@@ -177,7 +186,7 @@ def _model(model: type[Model], value: Any) -> Model:
         raise Refusal(422, "invalid-input", " ".join(p.message for p in problems), errors=problems) from None
 
 
-def _assignment(a: Assignment) -> str:
+def _assignment(a: Assignment) -> AssignmentOut:
     return AssignmentOut(
         run=a.run,
         attempt=a.attempt,
@@ -188,7 +197,7 @@ def _assignment(a: Assignment) -> str:
         timeout_seconds=a.timeout_seconds,
         lease_seconds=a.lease_seconds,
         output_limit_bytes=a.output_limit_bytes,
-    ).model_dump_json()
+    )
 
 
 def _now() -> datetime:

@@ -177,16 +177,11 @@ class SqlRunQueue:
             runner = _runner(session, token, lock=True)
             row = self._unheard(session, runner, holding, now)
             if row is None and not runner.spent:
-                row = self._take(session, runner, now)
+                row = self._take(session, runner, _locked_agency(session, runner.orgnr), now)
                 if row is None and not runner.spent:
                     return None
-            version = self._version(session, row) if row is not None else None
-            if row is not None and version is not None:
-                return self._assignment(row, version)
-            if row is not None:
-                runner.spent = True
-                result = RunResult(RunState.FAILED, b"", Reason.START_FAILED)
-                self._end(session, row, row.attempt, result, now, _Files(), "catalog")
+            if row is not None and (assignment := self._assignment(session, runner, row, now)) is not None:
+                return assignment
         # Committed: a runner that is spent stays so, and the run that could not start has failed.
         raise TokenRefused("The runner's batch is done.")
 
@@ -194,7 +189,7 @@ class SqlRunQueue:
         with self._database.write() as session:
             runner, claimed = _claim_of(session, token, run)
             lease = now + timedelta(seconds=self._limits.lease_seconds)
-            this = and_(_attempt(run, attempt), col(RunRow.runner) == runner)
+            this = and_(_attempt(run, attempt), col(RunRow.runner) == runner.id)
             beat = _update().where(this).values(lease_until=lease, **reported(progress))
             cancel = session.execute(beat.returning(col(RunRow.cancel_requested))).scalar_one_or_none()
             if claimed != attempt or cancel is None:
@@ -202,14 +197,33 @@ class SqlRunQueue:
             return Directive(bool(cancel))
 
     def finish(self, token: str, run: str, attempt: int, result: RunResult, now: datetime) -> Run:
+        return self._finish(token, run, attempt, result, now, claims=False)[0]
+
+    def finish_and_claim(
+        self, token: str, run: str, attempt: int, result: RunResult, now: datetime
+    ) -> tuple[Run, Assignment | None]:
+        return self._finish(token, run, attempt, result, now, claims=True)
+
+    def _finish(
+        self, token: str, run: str, attempt: int, result: RunResult, now: datetime, *, claims: bool
+    ) -> tuple[Run, Assignment | None]:
         with self._database.read() as session:
-            self._may_finish(session, token, run, attempt)
+            _, claimed = _claim_of(session, token, run)
+            row = session.scalars(select(RunRow).where(col(RunRow.id) == run)).one()
+            _check_owner(row, attempt, claimed)
         files = self._keep(result)
         with self._database.write() as session:
-            row = self._may_finish(session, token, run, attempt, lock=True)
+            runner, claimed = _claim_of(session, token, run, lock=claims)
+            agency = _locked_agency(session, runner.orgnr) if claims and not runner.spent else None
+            row = _locked(session, run)
+            _check_owner(row, attempt, claimed)
             if not _owns(row, attempt):
-                return queue_run(row)
-            return self._end(session, row, attempt, result, now, files, "runner")
+                return queue_run(row), None
+            ended = self._end(session, row, attempt, result, now, files, "runner")
+            following = self._take(session, runner, agency, now) if agency is not None else None
+            if following is None:
+                return ended, None
+            return ended, self._assignment(session, runner, following, now)
 
     def knows(self, token: str) -> bool:
         """Say whether an open runner has this token. For a look before a body is read; every call checks it anew."""
@@ -235,8 +249,7 @@ class SqlRunQueue:
 
     def hand_back(self, token: str, run: str, attempt: int, now: datetime) -> Run | None:
         with self._database.write() as session:
-            runner = _runner(session, token, lock=True)
-            _, claimed = _claim_of(session, token, run)
+            runner, claimed = _claim_of(session, token, run, lock=True)
             row = _locked(session, run)
             if claimed != attempt or row.attempt != attempt or RunState(row.state).ended:
                 raise _lost(run, attempt)
@@ -265,9 +278,8 @@ class SqlRunQueue:
                 return _locked(session, row.id)
         return None
 
-    def _take(self, session: Session, runner: RunnerRow, now: datetime) -> RunRow | None:
-        """Bind the runner to the run that is next for it, if its own slots and its agency's quota leave room."""
-        agency = session.scalars(select(Agency).where(col(Agency.orgnr) == runner.orgnr).with_for_update()).one()
+    def _take(self, session: Session, runner: RunnerRow, agency: Agency, now: datetime) -> RunRow | None:
+        """Bind the runner to the run that is next for it, if its slots and its (locked) agency's quota leave room."""
         of_agency = col(RunRow.orgnr) == agency.orgnr
         query = select(col(RunRow.runner), func.count()).where(RUNNING, of_agency).group_by(col(RunRow.runner))
         held: dict[str | None, int] = dict(session.execute(query).all())
@@ -331,7 +343,14 @@ class SqlRunQueue:
         except InvalidInput:
             return None
 
-    def _assignment(self, row: RunRow, version: TemplateVersion) -> Assignment:
+    def _assignment(self, session: Session, runner: RunnerRow, row: RunRow, now: datetime) -> Assignment | None:
+        """Return what the runner is told of its run; one whose template cannot be had any more ends here, as None."""
+        version = self._version(session, row)
+        if version is None:
+            runner.spent = True
+            result = RunResult(RunState.FAILED, b"", Reason.START_FAILED)
+            self._end(session, row, row.attempt, result, now, _Files(), "catalog")
+            return None
         return Assignment(
             run=row.id,
             attempt=row.attempt,
@@ -343,17 +362,6 @@ class SqlRunQueue:
             output_limit_bytes=self._limits.output_limit_bytes,
             start=version.start,
         )
-
-    def _may_finish(self, session: Session, token: str, run: str, attempt: int, *, lock: bool = False) -> RunRow:
-        """Return the run if this attempt owns it or did when it ended; raise otherwise."""
-        _, claimed = _claim_of(session, token, run)
-        row = _locked(session, run) if lock else session.scalars(select(RunRow).where(col(RunRow.id) == run)).one()
-        # The runner's own attempt counts, not the number it sends: an old runner could send the new one's.
-        if claimed != attempt or row.attempt != attempt:
-            raise _lost(run, attempt)
-        if not _owns(row, attempt) and not RunState(row.state).ended:
-            raise _lost(run, attempt)
-        return row
 
     def _keep(self, result: RunResult) -> _Files:
         """Write the result's files, named by their content: the loser of a race leaves nothing wrong behind."""
@@ -454,6 +462,21 @@ def _owns(row: RunRow, attempt: int) -> bool:
     return row.state == _RUNNING and row.attempt == attempt
 
 
+def _check_owner(row: RunRow, attempt: int, claimed: int) -> None:
+    """Raise LeaseLost unless this attempt owns the run, or did when it ended.
+
+    ``claimed`` is the runner's own attempt: an old runner could send the new one's number.
+    """
+    if claimed != attempt or row.attempt != attempt:
+        raise _lost(row.id, attempt)
+    if not _owns(row, attempt) and not RunState(row.state).ended:
+        raise _lost(row.id, attempt)
+
+
+def _locked_agency(session: Session, orgnr: str) -> Agency:
+    return session.scalars(select(Agency).where(col(Agency.orgnr) == orgnr).with_for_update()).one()
+
+
 def _locked(session: Session, run: str) -> RunRow:
     query = select(RunRow).where(col(RunRow.id) == run).with_for_update().execution_options(populate_existing=True)
     row = session.scalars(query).one_or_none()
@@ -485,19 +508,19 @@ def _runner(session: Session, token: str, *, lock: bool = False) -> RunnerRow:
     return runner
 
 
-def _claim_of(session: Session, token: str, run: str) -> tuple[str, int]:
+def _claim_of(session: Session, token: str, run: str, *, lock: bool = False) -> tuple[RunnerRow, int]:
     """Return the runner that has this token, and the attempt of the run that it has claimed.
 
     Raise TokenRefused, or NotYourRun if it never claimed it.
     """
     this = and_(col(RunnerClaim.runner) == col(RunnerRow.id), col(RunnerClaim.run) == run)
-    query = select(col(RunnerRow.id), col(RunnerClaim.attempt)).outerjoin(RunnerClaim, this).where(_has(token))
-    found = session.execute(query).one_or_none()
+    query = select(RunnerRow, col(RunnerClaim.attempt)).outerjoin(RunnerClaim, this).where(_has(token))
+    found = session.execute(query.with_for_update(of=RunnerRow) if lock else query).one_or_none()
     if found is None:
         raise _refused()
     runner, attempt = found
     if attempt is None:
-        raise NotYourRun(f"That run does not belong to runner {runner}.")
+        raise NotYourRun(f"That run does not belong to runner {runner.id}.")
     return runner, attempt
 
 

@@ -71,7 +71,10 @@ def take_credentials(environment: MutableMapping[str, str]) -> tuple[str, str]:
 
 
 class Runner:
-    """Claims runs while it has a slot for them, and carries each out in a process and a thread of its own."""
+    """Claims runs while it has a slot for them, and carries each out in a process of its own.
+
+    A slot is a thread. With each result it is given its next run, and it claims again when there was none.
+    """
 
     def __init__(self, hub: HubClient, slots: int, places: str, environment: Mapping[str, str]) -> None:
         self._hub = hub
@@ -81,6 +84,7 @@ class Runner:
         self._company = Company(self._shared.paths)
         self._lock = threading.Lock()
         self._held: dict[str, Worker | None] = {}
+        self._taken: set[tuple[str, int]] = set()  # attempts that were begun
         self._code = DONE
 
     def live(self) -> int:
@@ -99,7 +103,7 @@ class Runner:
             if task is None:
                 break
             threads = [thread for thread in threads if thread.is_alive()]
-            threads.append(threading.Thread(target=self._carry_out, args=(task,), name=f"run {task.run}", daemon=True))
+            threads.append(threading.Thread(target=self._fill_slot, args=(task,), name="slot", daemon=True))
             try:
                 threads[-1].start()
             except RuntimeError as error:
@@ -107,7 +111,8 @@ class Runner:
                 say(f"run {task.run}: {error}")
                 self._company.trouble()
                 threads.pop()
-                self._let_go(task)
+                self._let_go(task, begun=False)
+                self._free.release()
                 time.sleep(PAUSE)
         for thread in threads:
             thread.join()
@@ -130,14 +135,32 @@ class Runner:
                 say(f"no longer needed: {refused}")
                 return None
             else:
-                retry.reset()
-                if task is not None:
-                    with self._lock:
-                        self._held[task.run] = None
+                if task is None:
+                    retry.reset()
+                elif self._is_new(task):
                     return task
+                else:
+                    retry.wait()
 
-    def _carry_out(self, task: Task) -> None:
-        """Have the task executed while heartbeats are sent, and send its result."""
+    def _is_new(self, task: Task) -> bool:
+        """Take an assignment; return False if it was taken before: two answers that cross can hold the same one."""
+        with self._lock:
+            if (task.run, task.attempt) in self._taken:
+                return False
+            self._taken.add((task.run, task.attempt))
+            self._held[task.run] = None
+            return True
+
+    def _fill_slot(self, task: Task) -> None:
+        following: Task | None = task
+        try:
+            while following is not None:
+                following = self._carry_out(following)
+        finally:
+            self._free.release()
+
+    def _carry_out(self, task: Task) -> Task | None:
+        """Have the task executed while heartbeats are sent, and send its result; return what is to be done next."""
         say(f"run {task.run}, attempt {task.attempt}: starting")
         stay = self._company.enter()
         heart: Heart | None = None
@@ -153,24 +176,28 @@ class Runner:
                     worker.close()
                 about, body = not_started(task, str(error))
             else:
-                about, body = self._wait_for(task, worker)
+                about, body = self._wait_for(task, worker, heart)
             # A runner that is being ended kills its workers itself: the run is then for another runner.
             if _ENDING.is_set() or (heart is not None and heart.lost):
-                return
+                return None
             say(f"run {task.run}, attempt {task.attempt}: {about.get('outcome')} {about.get('reason') or ''}".rstrip())
             self._company.leave(stay)
-            if not (stay.disturbed(about) and hand_back(self._hub, task)):
-                self._code |= deliver(self._hub, task, about, body)
+            if stay.disturbed(about) and hand_back(self._hub, task):
+                return None
+            code, following = deliver(self._hub, task, about, body)
+            self._code |= code
+            return following if following is not None and self._is_new(following) else None
         finally:
             if heart is not None:
                 heart.stop()
             self._company.leave(stay)
             self._let_go(task)
 
-    def _wait_for(self, task: Task, worker: Worker) -> tuple[Mapping[str, Any], bytes]:
+    def _wait_for(self, task: Task, worker: Worker, heart: Heart) -> tuple[Mapping[str, Any], bytes]:
         """Return what happened to the run, with nothing of it left."""
         killed = processes.out_of_memory_kills()
         found = worker.wait(task.timeout_seconds + WORKER_GRACE)
+        heart.leave_the_worker()
         # What the run has used up, or done to others, is looked for while it is still there to be seen.
         self._company.look()
         if found is None or not worker.has_its_home():
@@ -182,10 +209,11 @@ class Runner:
             self._zygote.take_back(worker.process)
         return found or died(task, processes.out_of_memory_kills() > killed)
 
-    def _let_go(self, task: Task) -> None:
+    def _let_go(self, task: Task, *, begun: bool = True) -> None:
         with self._lock:
             self._held.pop(task.run, None)
-        self._free.release()
+            if not begun:
+                self._taken.discard((task.run, task.attempt))
 
     def _clear(self, task: Task) -> None:
         """Remove what a run has left behind outside of its own process and directory."""
@@ -202,12 +230,15 @@ class Heart(threading.Thread):
 
     A Hub that is away is asked again at the next beat: the notebook goes on. A Hub that says that the lease is lost
     ends this run at once, because whatever it finished would be refused; one that knows the runner no more ends it.
+    While the result is on its way the lease is kept, and the worker is perhaps another run's already.
     """
 
     def __init__(self, hub: HubClient, task: Task, worker: Worker, company: Company) -> None:
         super().__init__(name="heart", daemon=True)
         self._hub, self._task, self._worker, self._company = hub, task, worker, company
         self._ended = threading.Event()
+        self._hand = threading.Lock()  # on the worker's process
+        self._done = False
         self.lost = False
 
     def run(self) -> None:
@@ -220,10 +251,17 @@ class Heart(threading.Thread):
             # A person watches the page, so what has moved is told soon; a chatty cell is not told of at every line.
             progress, pause = self._worker.progress(), look
             self._company.look()
-            self._worker.process.kill_if_stopped()
+            with self._hand:
+                if not self._done:
+                    self._worker.process.kill_if_stopped()
             if progress != told or time.monotonic() >= due:
                 told = progress
                 due = time.monotonic() + self._beat(every, told)
+
+    def leave_the_worker(self) -> None:
+        """Touch the worker's process no more: it has said its last word of this run."""
+        with self._hand:
+            self._done = True
 
     def stop(self) -> None:
         self._ended.set()
@@ -244,7 +282,9 @@ class Heart(threading.Thread):
                 _end_at_once(DONE)
             self.lost = True
             self._ended.set()
-            self._worker.process.kill()
+            with self._hand:
+                if not self._done:
+                    self._worker.process.kill()
         return pause
 
 
@@ -267,13 +307,13 @@ def hand_back(hub: HubClient, task: Task) -> bool:
     return True
 
 
-def deliver(hub: HubClient, task: Task, about: Mapping[str, Any], body: bytes) -> int:
-    """Send the result until the Hub has recorded or refused it; return the exit status."""
+def deliver(hub: HubClient, task: Task, about: Mapping[str, Any], body: bytes) -> tuple[int, Task | None]:
+    """Send the result until the Hub has recorded or refused it; return the exit status and the next assignment."""
     retry = Backoff()
     end = time.monotonic() + KEEP_TRYING
     while time.monotonic() < end:
         try:
-            state = hub.finish(task, body)
+            state, following = hub.finish(task, body)
         except HubAway as away:
             say(f"the result waits: {away}")
             retry.wait()
@@ -281,12 +321,12 @@ def deliver(hub: HubClient, task: Task, about: Mapping[str, Any], body: bytes) -
             say(f"the result was refused: {refused}")
             # 413 and 422 leave the run open. Something that is recorded ends it; a retry would end the same way.
             if refused.status not in (413, 422) or about.get("reason") == "bad_result":
-                return FAILED
+                return FAILED, None
             about, body = failed(task, "bad_result", None)
         else:
             say(f"recorded: {state}")
-            return DONE
-    return FAILED
+            return DONE, following
+    return FAILED, None
 
 
 class Backoff:

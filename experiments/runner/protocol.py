@@ -64,6 +64,23 @@ def result_body(task: Task, report: Report) -> bytes:
     return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
 
 
+def _task(answer: Mapping[str, Any]) -> Task:
+    try:
+        return Task(
+            run=str(answer["run"]),
+            attempt=int(answer["attempt"]),
+            notebook=str(answer["notebook"]),
+            parameters=dict(answer["parameters"]),
+            kernel=str(answer["kernel"]),
+            timeout_seconds=float(answer["timeout_seconds"]),
+            lease_seconds=float(answer["lease_seconds"]),
+            output_limit_bytes=int(answer["output_limit_bytes"]),
+            start=str(answer.get("start", "forked")),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise HubAway(f"The Hub's assignment cannot be read: {error!r}") from error
+
+
 class HubClient:
     """Speaks with the Hub at ``url`` with the runner's token. Threads may share it: each has its own connection."""
 
@@ -84,20 +101,7 @@ class HubClient:
         status, answer = self._post(f"/claim?wait={wait_seconds}", body, self._timeout + wait_seconds)
         if status == 204:
             return None
-        try:
-            return Task(
-                run=str(answer["run"]),
-                attempt=int(answer["attempt"]),
-                notebook=str(answer["notebook"]),
-                parameters=dict(answer["parameters"]),
-                kernel=str(answer["kernel"]),
-                timeout_seconds=float(answer["timeout_seconds"]),
-                lease_seconds=float(answer["lease_seconds"]),
-                output_limit_bytes=int(answer["output_limit_bytes"]),
-                start=str(answer.get("start", "forked")),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise HubAway(f"The Hub's assignment cannot be read: {error!r}") from error
+        return _task(answer)
 
     def heartbeat(self, task: Task, cells_done: int, cells_total: int, tail: str) -> bool:
         """Say how far the run has come; return True if it is to be cancelled. Raise HubAway or Refused."""
@@ -110,10 +114,15 @@ class HubClient:
         _, answer = self._post(f"/runs/{quote(task.run, safe='')}/hand-back", {"attempt": task.attempt}, self._timeout)
         return bool(answer.get("taken"))
 
-    def finish(self, task: Task, body: bytes) -> str:
-        """Send a result (``result_body``); return the state the Hub recorded. Raise HubAway or Refused."""
-        _, answer = self._post(f"/runs/{quote(task.run, safe='')}/result", body, max(self._timeout, 120.0))
-        return str(answer.get("state", ""))
+    def finish(self, task: Task, body: bytes) -> tuple[str, Task | None]:
+        """Send a result (``result_body``); return the state the Hub recorded, and the next assignment if there is one.
+
+        Raise HubAway or Refused.
+        """
+        path = f"/runs/{quote(task.run, safe='')}/result?more=true"
+        _, answer = self._post(path, body, max(self._timeout, 120.0))
+        following = answer.get("next")
+        return str(answer.get("state", "")), _task(following) if isinstance(following, dict) else None
 
     def _post(self, path: str, body: Mapping[str, Any] | bytes, timeout: float) -> tuple[int, dict[str, Any]]:
         data = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")

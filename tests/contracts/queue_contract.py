@@ -474,6 +474,81 @@ class RunQueueContract:
         with pytest.raises(TokenRefused):
             case.queue.claim(token, at(5), [runs[2]])
 
+    # -- a result that asks for more -------------------------------------------------------------------------------
+    def test_with_its_result_a_runner_is_given_its_next_run(self, case: QueueCase) -> None:
+        first, second = (case.submit(request(sweep=SWEEP, timeout_seconds=90)).id for _ in range(2))
+        token = open_runner(case.queue, "r1", batch_limit=10)
+        case.queue.claim(token, at(0))
+        recorded, following = case.queue.finish_and_claim(token, first, 1, DONE, at(5))
+        assert recorded == case.get(first)
+        assert (recorded.state, recorded.ended_at) == (RunState.SUCCEEDED, at(5))
+        assert following is not None
+        assert (following.run, following.attempt) == (second, 1)
+        running = case.get(second)
+        assert (running.state, running.started_at, running.deadline_at) == (RunState.RUNNING, at(5), at(95))
+        assert case.queue.expired(at(5 + LEASE - 1)) == []
+        assert load_of(case.queue, "r1").claimed == 2
+        # Whoever lost the answer sends the result again and claims: the same run, and no other.
+        assert case.queue.finish_and_claim(token, first, 1, FAILED, at(6)) == (recorded, None)
+        assert case.queue.claim(token, at(6)) == following
+        assert case.queue.finish_and_claim(token, second, 1, DONE, at(7))[1] is None
+        with pytest.raises(TokenRefused):
+            case.queue.claim(token, at(7))
+        assert load_of(case.queue, "r1").finished
+
+    @pytest.mark.parametrize("why", ["alone", "batch done", "retired", "fewer slots", "nothing waits"])
+    def test_with_its_result_a_runner_is_given_no_more_than_it_could_claim(self, case: QueueCase, why: str) -> None:
+        sweep = None if why == "alone" else SWEEP
+        first, second = (case.submit(request(sweep=sweep)).id for _ in range(2))
+        slots, batch = {"alone": (2, 1), "batch done": (1, 2)}.get(why, (2, 10))
+        token = open_runner(case.queue, "r1", slots=slots, batch_limit=batch)
+        case.queue.claim(token, at(0))
+        waiting = second
+        if why == "retired":
+            case.queue.retire_runner("r1")
+        elif why == "batch done":
+            assert case.queue.finish_and_claim(token, first, 1, DONE, at(1))[1] is not None
+            first, waiting = second, case.submit(request(sweep=SWEEP)).id
+        elif why == "fewer slots":
+            case.queue.claim(token, at(0), [first])
+            waiting = case.submit(request(sweep=SWEEP)).id
+            case.queue.resize_runner("r1", 1)
+        elif why == "nothing waits":
+            case.cancel(second)
+        recorded, following = case.queue.finish_and_claim(token, first, 1, DONE, at(2))
+        assert (recorded.state, following) == (RunState.SUCCEEDED, None)
+        assert case.get(waiting).state is (RunState.CANCELLED if why == "nothing waits" else RunState.QUEUED)
+        assert load_of(case.queue, "r1").finished is (why != "fewer slots")
+
+    def test_a_result_that_is_refused_brings_no_run(self, case: QueueCase) -> None:
+        first, second = (case.submit(request(sweep=SWEEP)).id for _ in range(2))
+        token = open_runner(case.queue, "r1", batch_limit=10)
+        case.queue.claim(token, at(0))
+        with pytest.raises(LeaseLost):
+            case.queue.finish_and_claim(token, first, 2, DONE, at(1))
+        with pytest.raises(NotYourRun):
+            case.queue.finish_and_claim(token, second, 1, DONE, at(1))
+        with pytest.raises(TokenRefused):
+            case.queue.finish_and_claim("nobody", first, 1, DONE, at(1))
+        assert [run.id for run in case.queue.active()] == [first]
+
+    def test_results_that_ask_for_more_at_once_hold_the_batchs_limits(self, case: QueueCase) -> None:
+        runs = [case.submit(request(sweep=SWEEP)).id for _ in range(9)]
+        token = open_runner(case.queue, "r1", slots=3, batch_limit=5)
+        for held in range(3):
+            claim(case.queue, token, at(0)) if not held else case.queue.claim(token, at(0), runs[:held])
+        start = threading.Barrier(3)
+
+        def finish(run: str) -> Assignment | None:
+            start.wait(30)
+            return case.queue.finish_and_claim(token, run, 1, DONE, at(1))[1]
+
+        with ThreadPoolExecutor(3) as pool:
+            following = [found.run for found in pool.map(finish, runs[:3]) if found is not None]
+        assert sorted(following) == runs[3:5]
+        assert [case.get(run).state for run in runs[:3]] == [RunState.SUCCEEDED] * 3
+        assert load_of(case.queue, "r1").spent
+
     def test_the_quota_counts_every_run_of_a_batch(self, case: QueueCase) -> None:
         runs = [case.submit(request(SKATT, sweep=SWEEP)).id for _ in range(2)]
         token = open_runner(case.queue, "r1", SKATT, slots=2, batch_limit=10)

@@ -23,7 +23,7 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
 
 from experiments import results
-from experiments.model import Progress, Run, RunnerReport, RunnerTicket, RunRequest, RunResult, Scalar
+from experiments.model import Assignment, Progress, Run, RunnerReport, RunnerTicket, RunRequest, RunResult, Scalar
 from experiments.queue import LeaseLost, NotYourRun, TokenRefused
 from experiments.testing import InMemoryRunQueue
 from lab_templates.model import TemplateVersion, Text
@@ -64,6 +64,10 @@ def version(data: bytes, *, kernel: str = "python3", start: str = "forked") -> T
     )
 
 
+def _as_sent(assignment: Assignment) -> dict[str, Any]:
+    return {name: getattr(assignment, name) for name in assignment.__dataclass_fields__}
+
+
 @dataclass
 class RunnerHub:
     """The server side: ``queue`` behind HTTP. ``away`` refuses connections' requests with 503, ``cut`` drops them."""
@@ -75,6 +79,9 @@ class RunnerHub:
     reports: list[RunnerReport] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     answer_result_with: int | None = None
+    lost_answers: int = 0  # to so many results: they are recorded, and nothing is answered
+    late_answers: float = 0.0  # seconds that a result's answer waits after it was recorded
+    forgets_holding: bool = False  # as if a claim had been on its way when the runner was given what it has
     _server: ThreadingHTTPServer | None = None
 
     def start(self) -> None:
@@ -157,6 +164,12 @@ class RunnerHub:
             status, answer = 409, {}
         except results.BadResult as bad:
             status, answer = 422, {"detail": str(bad)}
+        if self.lost_answers and _RESULT.fullmatch(urlsplit(request.path).path):
+            self.lost_answers -= 1
+            request.close_connection = True
+            return
+        if self.late_answers and _RESULT.fullmatch(urlsplit(request.path).path):
+            time.sleep(self.late_answers)
         self._answer(request, status, answer)
 
     def _dispatch(self, request: BaseHTTPRequestHandler, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -166,14 +179,14 @@ class RunnerHub:
         if address.path == "/runner/v1/claim":
             wait = float(parse_qs(address.query)["wait"][0])
             end = time.monotonic() + min(wait, 1.0)
-            holding = body.get("holding", [])
+            holding = [] if self.forgets_holding else body.get("holding", [])
             while (
                 assignment := self.queue.claim(token, datetime.now(UTC), holding)
             ) is None and time.monotonic() < end:
                 time.sleep(0.05)
             if assignment is None:
                 return 204, {}
-            return 200, {name: getattr(assignment, name) for name in assignment.__dataclass_fields__}
+            return 200, _as_sent(assignment)
         if match := _HEARTBEAT.fullmatch(address.path):
             progress = Progress(body["cells_done"], body["cells_total"], body["tail"])
             self.heartbeats.append(progress)
@@ -188,8 +201,8 @@ class RunnerHub:
         if self.answer_result_with is not None:
             status, self.answer_result_with = self.answer_result_with, None
             return status, {}
-        run = self.queue.finish(token, match[1], body["attempt"], results.read(report), now)
-        return 200, {"state": run.state.value}
+        run, following = self.queue.finish_and_claim(token, match[1], body["attempt"], results.read(report), now)
+        return 200, {"state": run.state.value, "next": None if following is None else _as_sent(following)}
 
     @staticmethod
     def _answer(request: BaseHTTPRequestHandler, status: int, answer: dict[str, Any]) -> None:

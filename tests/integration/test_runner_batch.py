@@ -103,6 +103,42 @@ def test_nothing_of_an_earlier_run_is_there(batch: Batch, what: str) -> None:
     assert values(left, found) == ["left", "False"]
 
 
+def test_with_each_result_comes_the_next_run(batch: Batch, hub: RunnerHub) -> None:
+    results = batch(*(notebook(f"print({number})") for number in range(3)))
+    assert values(*results) == ["0", "1", "2"]
+    calls = [path.rpartition("/")[2].partition("?")[0] for path in hub.requests]
+    assert [call for call in calls if call != "heartbeat"] == ["claim", "result", "result", "result", "claim"]
+
+
+def test_a_lost_answer_to_a_result_costs_nothing(batch: Batch, hub: RunnerHub) -> None:
+    hub.lost_answers = 1
+    results = batch(*(notebook(f"print({number})") for number in range(3)))
+    assert values(*results) == ["0", "1", "2"]
+    # The first result is sent twice, and each run is carried out once.
+    assert ["print(0)" in report.notebook.decode() for report in hub.reports] == [True, True, False, False]
+
+
+def test_a_run_that_is_assigned_twice_is_begun_once(batch: Batch, hub: RunnerHub) -> None:
+    hub.forgets_holding = True
+    results = batch(notebook("import time\ntime.sleep(1)\nprint(0)"), notebook("print(1)"), slots=2)
+    assert values(*results) == ["0", "1"]
+    assert len(hub.reports) == 2
+
+
+def test_a_late_answer_to_a_result_harms_no_other_run(hub: RunnerHub, tmp_path: Path) -> None:
+    """Meanwhile its heartbeats are refused, and its worker has the run that the late answer will hold."""
+    hub.late_answers = 4.0
+    sources = [f"import time\ntime.sleep({seconds})\nprint({seconds})" for seconds in (0, 9, 5)]
+    runs = [hub.submit(notebook(source), sweep=SWEEP) for source in sources]
+    runner = RunnerProcess(hub, tmp_path, hub.open_runner(slots=2, batch_limit=3))
+    runner.start(PROVEROM_RUNNER_SLOTS="3")
+    assert runner.wait(120) == 0, runner.log()
+    assert "is lost to this runner" in runner.log()
+    assert [hub.queue.get(run.id).state for run in runs] == [RunState.SUCCEEDED] * 3, runner.log()
+    assert [hub.queue.get(run.id).attempt for run in runs] == [1, 1, 1]
+    assert len(hub.reports) == 3
+
+
 def test_no_background_process_outlives_its_run(batch: Batch) -> None:
     daemon = (
         "import os, subprocess, sys, time\n"

@@ -82,7 +82,7 @@ def test_a_run_succeeds(finish: Finish, hub: RunnerHub) -> None:
     assert book.cells[1].metadata.tags == ["injected-parameters"]
     assert [path.rpartition("/")[2] for path in hub.requests if "heartbeat" not in path] == [
         "claim?wait=20",
-        "result",
+        "result?more=true",
         "claim?wait=20",
     ]
 
@@ -265,7 +265,7 @@ def test_a_hub_that_is_away_costs_nothing(hub: RunnerHub, runner: RunnerProcess,
     until(lambda: hub.queue.get(run.id).state is RunState.RUNNING)
     until(lambda: hub.heartbeats)
     setattr(hub, fault, True)
-    until(lambda: any(path.endswith("/result") for path in hub.requests))
+    until(lambda: any("/result?" in path for path in hub.requests))
     setattr(hub, fault, False)
     assert runner.wait() == 0, runner.log()
     assert hub.queue.get(run.id).state is RunState.SUCCEEDED

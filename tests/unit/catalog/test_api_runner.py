@@ -10,7 +10,7 @@ import pytest
 
 from catalog.bell import WORK
 from tests.unit.catalog.api_lab import BASE, ApiLab, api_lab, codes
-from tests.unit.catalog.world import NOTEBOOK, SKATT
+from tests.unit.catalog.world import NAV, NOTEBOOK, SKATT
 
 CAP = 300_000
 
@@ -56,6 +56,33 @@ def test_claim_run_report(lab: ApiLab) -> None:
     assert lab.runner(f"/runs/{run}/result", token, result()).json() == {"state": "succeeded"}
     assert lab.runner(f"/runs/{run}/result", token, result()).json() == {"state": "succeeded"}  # sent twice, kept once
     assert lab.runner("/claim", token).status_code == 401
+
+
+def test_a_result_that_asks_for_more_brings_the_next_run(lab: ApiLab) -> None:
+    body = {"template": "letter", "agency": NAV, "grid": {"alpha": [0.1, 0.2]}, "fixed": {"office": "Bergen"}}
+    assert lab.post("/sweeps", json=body).status_code == 201
+    token = lab.world.open_runner("r1", NAV, batch_limit=10)
+    first = lab.runner("/claim", token).json()
+    answer = lab.runner(f"/runs/{first['run']}/result?more=true", token, result())
+    assert answer.status_code == 200
+    following = answer.json()["next"]
+    assert answer.json() == {"state": "succeeded", "next": following}
+    assert set(following) == set(first)
+    assert (following["parameters"]["alpha"], following["attempt"]) == (0.2, 1)
+    assert state(lab, following["run"]) == ("running", None)
+    assert lab.runner("/claim", token).json() == following
+    last = lab.runner(f"/runs/{following['run']}/result?more=true", token, result())
+    assert last.json() == {"state": "succeeded"}
+
+
+def test_a_result_that_cannot_be_read_brings_no_further_run(lab: ApiLab) -> None:
+    body = {"template": "letter", "agency": NAV, "grid": {"alpha": [0.1, 0.2]}, "fixed": {"office": "Bergen"}}
+    lab.post("/sweeps", json=body)
+    token = lab.world.open_runner("r1", NAV, batch_limit=10)
+    first = lab.runner("/claim", token).json()["run"]
+    assert lab.runner(f"/runs/{first}/result?more=true", token, result(notebook="{}")).status_code == 422
+    assert state(lab, first) == ("failed", "bad_result")
+    assert lab.runner("/claim", token).json()["parameters"]["alpha"] == 0.2
 
 
 def test_nothing_to_do_is_204(lab: ApiLab) -> None:
