@@ -27,7 +27,7 @@ from experiments.runner.warden import Warden, WardenGone
 
 # When memory runs out, the system picks the largest process of these, and never the runner or another run's worker.
 _KILL_ME_FIRST = b"500"
-_INLINE = "module://matplotlib_inline.backend_inline"
+INLINE = "module://matplotlib_inline.backend_inline"  # matplotlib's name of the way in which notebooks show figures
 
 
 class KernelNotBorn(RuntimeError):
@@ -120,10 +120,10 @@ def _live(order: socket.socket, told: Mapping[str, Any]) -> int:
     os.environ.clear()
     os.environ.update(told["environment"])
     os.chdir(told["cwd"])
-    _be_oneself(told["arguments"])
     from experiments.runner import mould
 
     app: Any = mould.take()
+    _be_oneself(told["arguments"], shows_figures=app is not None and app.shows_figures)
     if app is not None:
         app.become(told["arguments"], os.getppid())
     else:
@@ -161,7 +161,7 @@ def _leave_the_parent(keep: int) -> None:
         Path("/proc/self/oom_score_adj").write_bytes(_KILL_ME_FIRST)
 
 
-def _be_oneself(arguments: Sequence[str]) -> None:
+def _be_oneself(arguments: Sequence[str], *, shows_figures: bool) -> None:
     """Undo what all forks of one process would share: the state of random numbers, the program's name."""
     launcher = importlib.util.find_spec("ipykernel_launcher")
     sys.argv = [str(launcher.origin) if launcher else "ipykernel_launcher", *arguments]
@@ -171,9 +171,9 @@ def _be_oneself(arguments: Sequence[str]) -> None:
         sys.modules["numpy"].random.seed()
     if "torch" in sys.modules:
         sys.modules["torch"].seed()
-    if "matplotlib" in sys.modules:
+    if "matplotlib" in sys.modules and not shows_figures:
         # A kernel finds its way of showing figures in the environment when it imports matplotlib; this one has.
-        backend = os.environ.get("MPLBACKEND") or _INLINE
+        backend = os.environ.get("MPLBACKEND") or INLINE
         sys.modules["matplotlib"].rcParams["backend"] = backend
         # When it is imported, it hooks itself into the kernel that is there then; in the zygote there was none.
-        sys.modules.pop(_INLINE.removeprefix("module://"), None)
+        sys.modules.pop(INLINE.removeprefix("module://"), None)

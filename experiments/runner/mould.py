@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,11 +22,32 @@ from IPython.paths import get_ipython_dir
 from traitlets import Type
 from traitlets.config import Config
 
+from experiments.runner.kernel import INLINE
+
+_NO_HISTORY_FILE = "--HistoryManager.hist_file=:memory:"  # nbclient's own wish for each kernel it starts
+
+
+class _NoSubshells:
+    """Stands where ipykernel has a thread for subshells, and is false like None.
+
+    None itself will not do: a cell with ``await`` asks it for the thread that executes (ipykernel 7.4).
+    """
+
+    def __init__(self) -> None:
+        self.parent_thread = threading.current_thread()
+
+    def __bool__(self) -> bool:
+        return False
+
 
 class PreparedKernel(IPythonKernel):
     """ipykernel's kernel, which exists before its sockets do."""
 
     unfinished = False
+
+    @property
+    def _supports_kernel_subshells(self) -> bool:
+        return bool(self.shell_channel_thread)
 
     @classmethod
     def instance(cls, **given: Any) -> Any:
@@ -78,6 +100,7 @@ class PreparedApp(IPKernelApp):
 
     kernel_class = Type(PreparedKernel, klass="ipykernel.kernelbase.Kernel").tag(config=True)  # type: ignore[assignment]
     prepared = False
+    shows_figures = False  # its shell knows of matplotlib's inline backend
 
     def prepare(self) -> None:
         """Do all of ``initialize`` that a fork can inherit. Called once, in the process that is forked from."""
@@ -91,6 +114,14 @@ class PreparedApp(IPKernelApp):
         with _no_history():
             kernel = PreparedKernel.instance(parent=self, log=self.log, profile_dir=self.profile_dir, user_ns=None)
         kernel.unfinished = True
+        if "matplotlib.pyplot" in sys.modules and os.environ.get("MPLBACKEND") in (None, "", INLINE):
+            # Importing the backend hooks it into the shell. Any other one, a kernel finds by itself.
+            sys.modules.pop(INLINE.removeprefix("module://"), None)
+            sys.modules["matplotlib"].rcParams["backend"] = INLINE
+            sys.modules["matplotlib.pyplot"].switch_backend(INLINE)
+            self.shows_figures = True
+        # Else a record is made of every message, and thrown away by the handler: here, in each worker, in each kernel.
+        self.log.setLevel(self.log_level)
         self.config_file_paths = paths
         self.profile_dir = None
         self._modules = set(sys.modules)
@@ -103,14 +134,26 @@ class PreparedApp(IPKernelApp):
         self.initialize(list(arguments))  # type: ignore[no-untyped-call]
 
     def parse_command_line(self, argv: Any = None) -> None:
-        """Take the one option that every kernel gets without building a parser; all others by the parser."""
-        if not self.prepared or argv is None or len(argv) != 2 or argv[0] != "-f":
+        """Take what every kernel gets here without building a parser; all else by the parser."""
+        given = list(argv or ())
+        if not self.prepared or given[:1] != ["-f"] or given[2:] not in ([], [_NO_HISTORY_FILE]):
             super().parse_command_line(argv)
             return
-        self.argv = list(argv)
+        self.argv = given
         self.extra_args = []
-        self.cli_config = Config({"IPKernelApp": {"connection_file": argv[1]}})
+        self.cli_config = Config({"IPKernelApp": {"connection_file": given[1]}})
+        if given[2:]:
+            self.cli_config.HistoryManager.hist_file = ":memory:"
         self.update_config(self.cli_config)
+
+    def init_control(self, context: Any) -> None:
+        """Have no thread between the sockets and the one that executes: it is there for subshells, and nobody asks for
+        these. Each request would go through two sockets more.
+        """
+        super().init_control(context)  # type: ignore[no-untyped-call]
+        if self.prepared:
+            self.shell_channel_thread.io_loop.close()
+            self.shell_channel_thread = _NoSubshells()
 
     def init_heartbeat(self) -> None:
         """Leave it away where nobody listens: our worker sees its child's death, and the heart's beat is a context

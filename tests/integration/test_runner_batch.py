@@ -139,6 +139,28 @@ def test_a_late_answer_to_a_result_harms_no_other_run(hub: RunnerHub, tmp_path: 
     assert len(hub.reports) == 3
 
 
+def test_how_figures_are_shown_is_each_runs_own(batch: Batch) -> None:
+    draw = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nprint(plt.get_backend())"
+    svg, first, second = batch(
+        notebook("%config InlineBackend.figure_format = 'svg'", draw), notebook(draw), notebook(draw)
+    )
+    assert shown(svg) == {"image/svg+xml"}
+    assert shown(first) == shown(second) == {"image/png"}
+
+
+def test_another_way_to_show_figures_is_taken_from_the_environment(batch: Batch) -> None:
+    draw = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nprint(plt.get_backend(), plt.isinteractive())"
+    (result,) = batch(notebook(draw), MPLBACKEND="agg")
+    assert values(result) == ["agg False"]
+    assert shown(result) == set()
+
+
+def shown(result: RunResult) -> set[str]:
+    """Return the kinds of pictures in a result's notebook."""
+    outputs = [output for cell in executed(result).cells for output in cell.get("outputs", ())]
+    return {kind for output in outputs for kind in output.get("data", ()) if kind.startswith("image/")}
+
+
 def test_no_background_process_outlives_its_run(batch: Batch) -> None:
     daemon = (
         "import os, subprocess, sys, time\n"
