@@ -53,6 +53,7 @@ class DispatcherConfig:
     warm_per_agency: int = 0  # runners that wait, ready, for an agency that was active in the last warm_for_seconds
     warm_for_seconds: float = 900.0
     poll_seconds: float = 0.5
+    look_seconds: float = 0.15  # between two looks for something that was submitted, which is not to wait for a pass
     reconcile_seconds: float = 2.0  # how often the engine is asked what lives
     start_grace_seconds: float = 60.0  # a ticket without a sandbox is given up after this
     claim_grace_seconds: float = 120.0  # a sandbox that has not asked for work by then is given up
@@ -101,6 +102,7 @@ class Dispatcher:
         self._cancel_seen: dict[tuple[str, int], datetime] = {}
         self._silent_since: dict[tuple[str, int], datetime] = {}
         self._reconciled_at: datetime | None = None
+        self._newest: str | None = None  # run, when the last pass began
         # A clock that nobody sets, for how long things have lasted: the machine's may jump, by hours and either way.
         self._steady = datetime.min.replace(tzinfo=UTC)
         self._passed_at: datetime | None = None
@@ -119,8 +121,21 @@ class Dispatcher:
                 # Who was silent while nothing could be heard is not to blame for it.
                 self._silent_since.clear()
                 log.warning("A pass failed; the next one starts afresh.", exc_info=failures in (1, 10) or None)
-            stop.wait(self._config.poll_seconds * min(2**failures, 8))
+            self._rest(stop, self._config.poll_seconds * min(2**failures, 8), look=failures == 0)
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _rest(self, stop: threading.Event, seconds: float, *, look: bool) -> None:
+        """Wait for the next pass. With ``look``, one that finds something submitted since the last is due at once."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if stop.wait(min(left, self._config.look_seconds) if look else left):
+                return
+            if look:
+                try:
+                    if self._queue.newest() != self._newest:
+                        return
+                except Exception:
+                    return  # the next pass says what it is
 
     def step(self, now: datetime, steady: datetime | None = None) -> None:
         """Do one pass. Raise whatever the queue raises; an engine that does not answer is no error.
@@ -128,6 +143,7 @@ class Dispatcher:
         ``steady`` is the time on a clock that is never set, ``now`` if there is no other.
         """
         self._steady = steady or now
+        self._newest = self._queue.newest()
         self._enforce(now)
         if self._reconciled_at is None or not self._just(self._reconciled_at, self._config.reconcile_seconds):
             self._reconcile(now)

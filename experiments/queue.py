@@ -126,6 +126,9 @@ class RunQueue(Protocol):
     def active(self) -> Sequence[Run]:
         """Return every run in state ``running``."""
 
+    def newest(self) -> str | None:
+        """Return the id of the newest run, however it stands: a look that costs little tells of what was submitted."""
+
     def oldest_queued(self, agency: str) -> Run | None:
         """Return the agency's queued run that waits longest, or None."""
 

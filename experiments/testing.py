@@ -240,6 +240,10 @@ class InMemoryRunQueue:
         with self._lock:
             return [kept.run for kept in self._runs.values() if kept.run.state is RunState.RUNNING]
 
+    def newest(self) -> str | None:
+        with self._lock:
+            return max(self._runs, default=None)
+
     def oldest_queued(self, agency: str) -> Run | None:
         with self._lock:
             kept = next(self._queued(agency), None)

@@ -32,6 +32,7 @@ class ApiSettings:
     max_result_bytes: int = 96 * MIB  # an executed notebook of the output limit (32 MiB), quoted inside JSON
     watch_seconds: float = 0.5  # between two looks at a run that somebody watches
     claim_seconds: float = 0.5  # between two looks at the queue for a runner that waits
+    widen_seconds: float = 0.1  # the same for one at work: the dispatcher may have given it another place
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,7 @@ async def claim(request: Request, lab: Lab, wait: Annotated[float, Query(ge=0, l
     data = await request.body()
     holding = frozenset(_model(ClaimIn, read_json(data)).holding) if data else frozenset()
     until = time.monotonic() + wait
+    pause = lab.settings.widen_seconds if holding else lab.settings.claim_seconds
     while True:
         assignment = await run_in_threadpool(lab.catalog.queue.claim, token, _now(), holding)
         if assignment is not None:
@@ -77,7 +78,7 @@ async def claim(request: Request, lab: Lab, wait: Annotated[float, Query(ge=0, l
             left = until - time.monotonic()
             if left <= 0 or await request.is_disconnected():
                 return Response(status_code=204)
-            await lab.bell.wait(WORK, min(left, lab.settings.claim_seconds))
+            await lab.bell.wait(WORK, min(left, pause))
             if await run_in_threadpool(lab.catalog.queue.may_find, token, holding):
                 break
 

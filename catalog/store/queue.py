@@ -139,6 +139,10 @@ class SqlRunQueue:
     def expired(self, now: datetime) -> Sequence[Run]:
         return self._runs(and_(RUNNING, col(RunRow.lease_until) < now))
 
+    def newest(self) -> str | None:
+        with self._database.read() as session:
+            return session.scalar(select(func.max(col(RunRow.id))))
+
     def oldest_queued(self, agency: str) -> Run | None:
         with self._database.read() as session:
             row = session.scalars(_oldest(WAITING, col(RunRow.orgnr) == agency)).one_or_none()

@@ -160,6 +160,15 @@ class RunQueueContract:
         assert (run.started_at, run.deadline_at) == (at(1), at(91))
         assert case.get(second.id).state is case.get(other.id).state is RunState.QUEUED
 
+    def test_the_newest_run_is_known_however_it_stands(self, case: QueueCase) -> None:
+        assert case.queue.newest() is None
+        first = case.submit(request())
+        assert case.queue.newest() == first.id
+        second = case.submit(request(SKATT))
+        assert case.queue.newest() == second.id
+        case.cancel(second.id)
+        assert case.queue.newest() == second.id
+
     def test_nothing_waits(self, case: QueueCase) -> None:
         case.submit(request(SKATT))
         assert case.queue.claim(open_runner(case.queue, "r1"), at(0)) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -499,6 +500,24 @@ def test_the_loop_outlives_a_database_that_is_away(caplog: pytest.LogCaptureFixt
     thread.join(20)
     assert not thread.is_alive()
     assert "the database is away" in caplog.text
+
+
+def test_what_is_submitted_does_not_wait_for_the_next_pass() -> None:
+    lab = Lab(replace(CONFIG, poll_seconds=3600.0, look_seconds=0.01))
+    stop = threading.Event()
+    thread = threading.Thread(target=lab.dispatcher.run, args=(stop,))
+    thread.start()
+    try:
+        for number in (1, 2):
+            lab.submit()
+            end = time.monotonic() + 30
+            while len(lab.engine.names()) < number and time.monotonic() < end:
+                time.sleep(0.01)
+            assert len(lab.engine.names()) == number
+    finally:
+        stop.set()
+        thread.join(20)
+    assert not thread.is_alive()
 
 
 # -- sweeps, fairness and warm runners -------------------------------------------------------------------------------
