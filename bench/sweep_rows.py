@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,18 @@ from bench.run_rows import require_same
 
 RUNS = 60
 AT_A_TIME = 2  # theirs: one for each core
-TURNS = 3  # ours; theirs takes over a minute, and so many runs are their own repetition
+TURNS = 3  # of ours, with one of theirs between two of them: so many runs are their own repetition
 
 
 def sweep_row(
     name: str, template: str, parameter: str, lab: BenchLab, peer: Peer, *, say: Callable[[str], None]
 ) -> Row:
     """Return the row: runs a second on each side. Raise RuntimeError if their metrics differ in any run."""
-    first = itertools.count(1)
-    took: list[float] = []
+    ours_took: list[float] = []
+    theirs_took: list[float] = []
 
     def ours() -> dict[Any, dict[str, float]]:
-        start = 1 if not took else 1000 * next(first)
+        start = 1 + 1000 * len(ours_took)
         lab.settle()
         sweeps: list[str] = []
 
@@ -35,17 +35,22 @@ def sweep_row(
             sweeps.append(lab.submit_sweep(f"bench-{template}", **{parameter: values}))
             lab.wait_for_sweep(sweeps[0])
 
-        took.append(seconds(work))
-        say(f"{name}: ours {took[-1]:.2f} s")
+        ours_took.append(seconds(work))
+        say(f"{name}: ours {ours_took[-1]:.2f} s")
         return lab.sweep_metrics(sweeps[0], parameter)
 
-    found = {"ours": ours()}
-    executed: dict[int, Path] = {}
-    values = range(1, RUNS + 1)
-    theirs = seconds(lambda: executed.update(peer.sweep(notebook(template), parameter, values, at_a_time=AT_A_TIME)))
-    say(f"{name}: theirs {theirs:.2f} s")
-    found["theirs"] = {value: recorded_metrics(path) for value, path in executed.items()}
-    require_same(name, found)
-    for _ in range(TURNS - 1):
+    def theirs() -> dict[Any, dict[str, float]]:
+        executed: dict[int, Path] = {}
+        values = range(1, RUNS + 1)
+        work = partial(peer.sweep, notebook(template), parameter, values, at_a_time=AT_A_TIME)
+        theirs_took.append(seconds(lambda: executed.update(work())))
+        say(f"{name}: theirs {theirs_took[-1]:.2f} s")
+        return {value: recorded_metrics(path) for value, path in executed.items()}
+
+    require_same(name, {"ours": ours(), "theirs": theirs()})
+    for turn in range(1, TURNS):
         ours()
-    return Row(name, RUNS / statistics.median(took), RUNS / theirs, "runs/s", "ours / theirs", Bound(least=10))
+        if turn < TURNS - 1:
+            theirs()
+    ours_median, theirs_median = statistics.median(ours_took), statistics.median(theirs_took)
+    return Row(name, RUNS / ours_median, RUNS / theirs_median, "runs/s", "ours / theirs", Bound(least=10))
