@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ CASES = Path(__file__).resolve().parents[1] / "cases"
 TEMPLATE = "letter-ab-test"
 CATALOG = "/services/catalog"
 NAME = "e2e"
+SCHEDULE = "Hvert minutt"
 LABEL = f"no.proverom.lab={NAME}"
 
 
@@ -328,6 +330,104 @@ def test_a_run_can_be_cancelled_from_its_page(lab: Lab, team: Page) -> None:
     assert (found["state"], found["reason"]) == ("cancelled", "cancelled_by_user")
 
 
+def test_a_schedule_by_the_form(lab: Lab, team: Page, screenshots: Path) -> None:
+    """It fires each minute through the rest of the story; what became of it is asked after the Hub's death."""
+    team.goto(f"{CATALOG}/schedules/new?template=patience")
+    form = team.locator("form.pr-form")
+    form.locator("[name=agency]").select_option(SKATTEETATEN)
+    form.locator("[name=title]").fill(SCHEDULE)
+    form.locator("#rhythm-own").check()
+    form.locator("[name=cron]").fill("* * * * *")
+    picture(team, screenshots, "schedule-form", full=True)
+    form.locator("button[name=do][value=look]").click()
+    expect(team.locator("main")).to_contain_text("Ingenting er lagret ennå")
+    picture(team, screenshots, "schedule-check", full=True)
+    team.locator("button[name=do][value=save]").click()
+    team.wait_for_url(re.compile(r"/schedules/[0-9A-Za-z]{20,}"))
+    with lab.client("team") as client:
+        (found,) = schedules(client)
+        assert (found["state"], found["cron"], found["catch_up"]) == ("active", "* * * * *", "once")
+
+
+def schedules(client: httpx.Client) -> list[dict[str, Any]]:
+    found = client.get(f"{API}/schedules", params={"agency": SKATTEETATEN}).raise_for_status().json()["items"]
+    return [schedule for schedule in found if schedule["title"] == SCHEDULE]
+
+
+def test_a_series_fills_while_one_watches(lab: Lab, team: Page, screenshots: Path) -> None:
+    """Half of its runs fail by design: the series is partly done, and what is missing can be run again."""
+    team.goto(f"{CATALOG}/templates/patience/series")
+    team.locator("[name=agency]").select_option(NAV)
+    team.check("#m-seconds-list")
+    team.fill("#l-seconds", "0,5\n1")
+    team.check("#m-fail-any")
+    team.click("text=Vis hva dette blir")
+    team.locator("h1", has_text="Dette blir 4 kjøringer").wait_for()
+    picture(team, screenshots, "series-plan", full=True)
+    team.click("text=Start 4 kjøringer")
+    team.wait_for_url(re.compile(r"/sweeps/[0-9A-Za-z]{20,}"))
+    team.evaluate(
+        """() => {
+            window.seen = [];
+            const done = document.querySelector("[data-live=done]");
+            const bar = document.querySelector("[data-bar=succeeded]");
+            const look = () => window.seen.push([done.textContent, Number(bar.getAttribute("width"))]);
+            look();
+            new MutationObserver(look).observe(done, {childList: true, characterData: true, subtree: true});
+            addEventListener("pagehide", () => sessionStorage.setItem("seen", JSON.stringify(window.seen)));
+        }"""
+    )
+    picture(team, screenshots, "series-running")
+    expect(team.locator("main .ds-tag", has_text="Delvis ferdig")).to_be_visible(timeout=60_000)
+    seen = json.loads(team.evaluate("sessionStorage.getItem('seen')"))
+    assert {"1", "2", "3"} & {number for number, _ in seen}, f"the page showed nothing between nothing and all: {seen}"
+    sweep = team.url.rstrip("/").rpartition("/")[2]
+    with lab.client("team") as client:
+        first = client.get(f"{API}/sweeps/{sweep}").raise_for_status().json()
+        kept = runs_of(client, sweep, "succeeded")
+        assert (first["counts"], first["rounds"]) == ({"failed": 2, "succeeded": 2}, 1)
+        team.click("text=Kjør de 2 som mangler")
+        expect(team.locator("[data-live=done]")).to_have_text("2")
+        expect(team.locator("main .ds-tag", has_text="Delvis ferdig")).to_be_visible(timeout=60_000)
+        again = client.get(f"{API}/sweeps/{sweep}").raise_for_status().json()
+        assert (again["counts"], again["rounds"]) == ({"failed": 2, "succeeded": 2}, 2)
+        assert runs_of(client, sweep, "succeeded") == kept, "what had succeeded was run again"
+    picture(team, screenshots, "series-partial", full=True)
+
+
+def runs_of(client: httpx.Client, sweep: str, state: str) -> list[str]:
+    found = client.get(f"{API}/runs", params={"sweep": sweep, "limit": 200}).raise_for_status().json()["items"]
+    return sorted(run["id"] for run in found if run["state"] == state)
+
+
+def test_a_leader_reads_the_report_of_a_series(browser: Browser, lab: Lab, screenshots: Path) -> None:
+    with lab.client("team") as client:
+        body = {"template": TEMPLATE, "agency": NAV, "grid": {"alpha": [0.01, 0.05, 0.1], "power": [0.7, 0.9]}}
+        sweep = client.post(f"{API}/sweeps", json=body).raise_for_status().json()["id"]
+        wait_until(
+            lambda: client.get(f"{API}/sweeps/{sweep}").json()["state"] == "succeeded", seconds=60, what="the series"
+        )
+    context = new_context(browser, lab)
+    page = context.new_page()
+    try:
+        sign_in(page, lab, "leader")
+        page.goto(f"{CATALOG}/sweeps/{sweep}")
+        expect(page.locator("svg.pr-plot--wide")).to_be_visible()
+        picture(page, screenshots, "series-succeeded", full=True)
+        page.locator("a[href$='/report']").first.click()
+        report = page.frame_locator("iframe")
+        expect(report.locator("h1")).to_be_visible()
+        expect(report.locator("svg").first).to_be_visible()
+        page.set_viewport_size({"width": 390, "height": 844})
+        page.reload()
+        expect(report.locator("h1")).to_be_visible()
+        assert max(page.evaluate("document.documentElement.scrollWidth"), frame_width(page)) <= 390
+        page.locator("a[href$='/document']").click()
+        picture(page, screenshots, "series-report-phone", full=True)
+    finally:
+        context.close()
+
+
 def test_a_run_ends_at_its_time_limit(lab: Lab) -> None:
     with lab.client("team") as client:
         body = {"template": "patience", "agency": NAV, "parameters": {"seconds": 300}, "timeout_seconds": 4}
@@ -467,6 +567,25 @@ def test_a_killed_hub_finds_its_desks_and_its_runs(lab: Lab, desk: Desk, docker_
     container.reload()
     assert container.status == "running"
     assert desk.python("print(open('/home/lab/kept.txt').read())").strip() == "here"
+
+
+def test_the_schedule_fired_once_for_each_of_its_times(lab: Lab, team: Page, screenshots: Path) -> None:
+    """Also for those that came while there was no Hub: they are made up for once, and counted."""
+    with lab.client("team") as client:
+        (schedule,) = schedules(client)
+        team.goto(f"{CATALOG}/schedules/{schedule['id']}")
+        picture(team, screenshots, "schedule", full=True)
+        client.post(f"{API}/schedules/{schedule['id']}/pause").raise_for_status()
+        firings = client.get(f"{API}/schedules/{schedule['id']}/firings", params={"limit": 200}).json()["items"]
+        runs = [lab.wait_for_run(client, firing["run"]) for firing in firings]
+        client.delete(f"{API}/schedules/{schedule['id']}").raise_for_status()
+    times = sorted(datetime.fromisoformat(firing["scheduled_at"]) for firing in firings)
+    assert len(times) >= 2
+    assert len(set(times)) == len(times), "it fired twice for one time"
+    first, last = min(times), max(times)
+    missed = sum(firing["left_out"] for firing in firings)
+    assert len(times) + missed == (last - first) / timedelta(minutes=1) + 1, firings
+    assert {run["state"] for run in runs} == {"succeeded"}
 
 
 def test_files_outlive_the_desk(desk: Desk, docker_client: Any) -> None:
