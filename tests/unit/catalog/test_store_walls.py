@@ -74,7 +74,7 @@ class Secrets:
         self.queued = world.submit("siri", SKATT)
         viewer = world.viewer("siri")
         self.sweep = world.catalog.sweeps.submit(viewer, sweep_of(SKATT))[0]
-        self.schedule = world.catalog.schedules.add(viewer, NewSchedule("letter", SKATT, "0 7 * * *"))
+        self.schedule = world.catalog.schedules.add(viewer, NewSchedule("letter", SKATT, "0 7 * * *"))[0]
         self.member = next(m for m in world.catalog.members.list(SYSTEM, agency=SKATT) if m.person == "siri")
 
 

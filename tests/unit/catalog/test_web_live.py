@@ -333,7 +333,7 @@ def test_a_waiting_run_says_why_without_a_reload(served: tuple[WebLab, Wire], pa
 def test_a_phone_scrolls_one_way_only(served: tuple[WebLab, Wire], page: Any) -> None:
     lab, wire = served
     wanted = NewSchedule("letter", NAV, "0 7 * * 1-5", title="Etlangtnavnutenmellomrom" * 4)
-    schedule = lab.world.catalog.schedules.add(lab.world.viewer("kari"), wanted)
+    schedule = lab.world.catalog.schedules.add(lab.world.viewer("kari"), wanted)[0]
     lab.world.catalog.schedules.trigger(lab.world.viewer("kari"), schedule.id)
     lab.world.finished(next(iter(lab.world.catalog.runs.list(SYSTEM, RunFilter(schedule=schedule.id)).items)))
     run, token, attempt = begun(lab)
