@@ -313,6 +313,7 @@ class ScheduleRow(SQLModel, table=True):
     __table_args__ = (
         Index("schedule_by_agency", "orgnr", "id"),
         Index("schedule_by_experiment", "experiment"),
+        Index("schedule_by_key", "requested_by", "idempotency_key", unique=True),
         _index_where("schedule_due", ("next_at",), "state = 'active'"),
     )
 
@@ -331,6 +332,7 @@ class ScheduleRow(SQLModel, table=True):
     state: str = Field(max_length=20)  # active | paused | stopped | removed
     stop_reason: str | None = Field(default=None, max_length=40)
     requested_by: str = Field(max_length=255)
+    idempotency_key: str | None = Field(default=None, max_length=255)
     created_at: datetime = _time(nullable=False)
     next_at: datetime | None = _time()
     last_at: datetime | None = _time()

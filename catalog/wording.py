@@ -194,6 +194,9 @@ PROBLEMS: dict[str, str] = {
     "idempotency_key_reused": N_(
         "This form has been sent before with other values. Open it again and send it once more."
     ),
+    "schedule_removed": N_(
+        "This form has made a schedule, which has been removed since. Open the form again to make a new one."
+    ),
     "not_ended": N_("The run has not ended yet. Wait until it has, or cancel it first."),
     "unknown_field": N_("“%(field)s” cannot be changed."),
     "agency_closed": N_("The agency is closed. Choose another."),

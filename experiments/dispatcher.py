@@ -23,7 +23,7 @@ from ulid import ULID
 
 from experiments.model import NO_CELL, CellError, Reason, Run, RunnerTicket, RunResult, RunState
 from experiments.queue import AgencyDemand, LeaseLost, RunnerLoad, RunQueue
-from experiments.shares import desired_places, split
+from experiments.shares import desired_places, fitting, split
 from spawner_config import names
 from spawner_config.engines.base import Engine, EngineError, EngineUnreachable, SandboxStatus
 from spawner_config.sandbox import HOME, Limits, sandbox_spec
@@ -355,7 +355,7 @@ class Dispatcher:
         loads = self._loads()
         lanes = _lanes(demand, loads, desired_places(demand, total=config.total_runs))
         self._keep_ready(lanes)
-        room = config.total_runs - sum(_places(load) for load in loads)
+        room = config.total_runs - sum(load.places for load in loads)
         for lane in lanes:
             room -= self._widen(lane, loads, room)
             if lane.missing > 0 and not self._about_to_be_served(lane, lanes, now):
@@ -385,9 +385,8 @@ class Dispatcher:
     def _affordable(self, row: AgencyDemand) -> int:
         """Return how many places the agency's quotas of memory and CPU allow."""
         limits, total = self._config.limits, self._config.total_runs
-        by_memory = total if row.max_memory is None else row.max_memory // limits.memory
-        by_cpus = total if row.max_cpus is None else int(row.max_cpus / limits.cpus + 1e-9)
-        return max(0, min(by_memory, by_cpus))
+        by_quota = (fitting(row.max_memory, limits.memory), fitting(row.max_cpus, limits.cpus))
+        return min(total if places is None else places for places in by_quota)
 
     def _keep_ready(self, lanes: Sequence[_Lane]) -> None:
         """Say how many runners each agency should have beyond those it needs, ready for what comes next.
@@ -426,7 +425,7 @@ class Dispatcher:
             if not lane.sweeps or not lane.owns(load) or load.spent or not load.bound:
                 continue
             most = self._config.sweep_slots - load.ticket.slots
-            taken = sum(_places(other) for other in loads if other.ticket.agency == lane.row.agency)
+            taken = sum(other.places for other in loads if other.ticket.agency == lane.row.agency)
             more = min(lane.missing, most, room - given, self._affordable(lane.row) - taken)
             with self._lock:
                 busy = load.ticket.id in self._widening
@@ -461,7 +460,7 @@ class Dispatcher:
         given = 0
         most = self._config.sweep_slots if lane.sweeps else 1
         while missing > given:
-            taken = sum(_places(load) for load in loads if load.ticket.agency == lane.row.agency)
+            taken = sum(load.places for load in loads if load.ticket.agency == lane.row.agency)
             slots = min(missing - given, most, room - given, self._affordable(lane.row) - taken)
             if slots <= 0 or not self._may_start(lane):
                 break
@@ -640,11 +639,6 @@ def _lanes(demand: Sequence[AgencyDemand], loads: Sequence[RunnerLoad], places: 
     return sorted(
         lanes, key=lambda lane: (had[lane.row.agency] / max(lane.row.weight, 1), lane.row.agency, lane.sweeps)
     )
-
-
-def _places(load: RunnerLoad) -> int:
-    """Return how many places a runner takes: one that is to have fewer still holds the runs it has."""
-    return load.running if load.spent else max(load.ticket.slots, load.running)
 
 
 def _leaving(load: RunnerLoad) -> int:

@@ -96,6 +96,11 @@ class RunnerLoad:
         """Nothing is left for it to do: its sandbox can go."""
         return self.spent and self.running == 0
 
+    @property
+    def places(self) -> int:
+        """How many places it takes: one that is to have fewer still holds the runs it has."""
+        return self.running if self.spent else max(self.ticket.slots, self.running)
+
 
 class RunQueue(Protocol):
     # -- the dispatcher's side -------------------------------------------------------------------------------------

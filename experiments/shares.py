@@ -29,6 +29,17 @@ def desired_places(demand: Sequence[AgencyDemand], *, total: int) -> Mapping[str
     return given
 
 
+def fitting(quota: float | None, each: float) -> int | None:
+    """Return how many places a quota of memory (bytes) or CPU (cores) has room for, if each takes so much of it.
+
+    None is any number: there is no quota, or a place takes nothing of it.
+    """
+    if quota is None or each <= 0:
+        return None
+    # Whole bytes are divided exactly; cores are not whole, and 0.3 of them are three times 0.1.
+    return max(0, quota // each if isinstance(quota, int) and isinstance(each, int) else int(quota / each + 1e-9))
+
+
 def split(places: int, *, singles: int, sweeps: int) -> tuple[int, int]:
     """Share an agency's places between its runs that stand by themselves and its runs of sweeps: all, or half each.
 

@@ -11,7 +11,7 @@ import typer
 from hub.cli_output import WRONG_USE, As, AsJson, Limit, facts, fail, lab, local, name_of, number, show, shown, table
 from hub.cli_runs import runs_table
 
-agencies = typer.Typer(no_args_is_help=True, help="Agencies: list, add, change.")
+agencies = typer.Typer(no_args_is_help=True, help="Agencies: list, show, add, change.")
 members = typer.Typer(no_args_is_help=True, help="Who has which role where: list, add, end.")
 templates = typer.Typer(no_args_is_help=True, help="Templates: list, show, check, publish, approve, deprecate.")
 experiments = typer.Typer(no_args_is_help=True, help="Experiments (learning records): list, create, show, change.")
@@ -127,6 +127,46 @@ def list_agencies(
             as_json,
             lambda: table(("AGENCY", "ORGNR", "NAME", "ACTIVE", "RUNS", "DESKS", "WEIGHT"), rows, empty="No agencies."),
         )
+
+
+@agencies.command("show")
+def show_agency(
+    agency: Annotated[str, typer.Argument(help="Organisation number or short name.")],
+    login: As = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show an agency's quotas, how much of them is in use now, and how many of its runs wait."""
+    with lab(login) as client:
+        found = client.get(f"agencies/{agency}/usage")
+        show(found, as_json, lambda: _agency(found))
+
+
+def _agency(found: dict[str, Any]) -> None:
+    a = found["agency"]
+    facts(
+        [
+            ("Agency", f"{a['slug']} ({a['orgnr']})"),
+            ("Name", name_of(a["name"])),
+            ("Active", a["active"]),
+            ("Waiting runs", found["waiting"]),
+            ("Full", "yes: what waits begins as other runs end" if found["full"] else "no"),
+            ("One sweep", f"at most {a['max_sweep_runs']} runs"),
+            ("Desks", f"at most {a['max_desks']} open at once"),
+            ("Weight", a["weight"]),
+        ]
+    )
+    print()
+    kinds = (("runs at once", "runs", 1, ""), ("memory", "memory", 1024**3, " GiB"), ("cores", "cpus", 1, ""))
+    rows = (
+        (
+            label,
+            f"{found[key]['used'] / scale:g}{unit}",
+            "no limit" if found[key]["allowed"] is None else f"{found[key]['allowed'] / scale:g}{unit}",
+            "any number" if found[key]["more"] is None else found[key]["more"],
+        )
+        for label, key, scale, unit in kinds
+    )
+    table(("QUOTA", "IN USE", "ALLOWED", "MORE RUNS"), rows, empty="")
 
 
 @agencies.command("add")

@@ -78,7 +78,7 @@ def add_schedule(
     }
     with lab(login) as client:
         request["agency"] = agency_meant(client, agency)
-        made = client.post("schedules", request)
+        made = client.submit(request, "schedules")
         times = ", ".join(local(t) for t in made["next"][:3])
         show(made, as_json, lambda: print(f"Schedule {made['id']} is active. Next: {times}"))
 

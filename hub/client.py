@@ -99,7 +99,7 @@ class Client:
         self._send("DELETE", path)
 
     def submit(self, request: Mapping[str, object], path: str = "runs") -> Json:
-        """Ask for a run or a sweep. A lost connection is tried again under the same key, so it never becomes two."""
+        """Ask for a run, a sweep or a schedule, under a key: what is tried again is made once."""
         headers = {"Idempotency-Key": str(uuid.uuid4())}
         return self._json("POST", path, repeat=True, json=dict(request), headers=headers, timeout=300)
 

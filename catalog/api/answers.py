@@ -25,6 +25,7 @@ from catalog.store.records import (
     SweepRecord,
     TemplateRecord,
 )
+from catalog.store.usage import Quota, Usage
 from experiments.model import Metric, Scalar, Table
 from lab_templates.model import ParameterSpec, Text
 
@@ -74,6 +75,42 @@ class AgencyOut(BaseModel):
             max_sweep_runs=a.max_sweep_runs,
             max_memory=a.max_memory,
             max_cpus=a.max_cpus,
+        )
+
+
+class QuotaOut(BaseModel):
+    used: float = Field(description="Now")
+    allowed: float | None = Field(description="Null: no limit of the agency's own")
+    more: int | None = Field(description="How many runs it lets begin before others have ended; null: any number")
+
+    @classmethod
+    def of(cls, q: Quota) -> QuotaOut:
+        return cls(used=q.used, allowed=q.allowed, more=q.more)
+
+
+class UsageOut(BaseModel):
+    """Memory and CPU count for each place that a sandbox has, also one that stands ready for a run."""
+
+    agency: AgencyOut
+    waiting: int = Field(description="Runs that have not begun")
+    full: bool = Field(description="No run can begin before another has ended, because of a quota")
+    runs: QuotaOut = Field(description="At a time")
+    memory: QuotaOut = Field(description="Bytes")
+    cpus: QuotaOut = Field(description="Cores")
+    run_memory: int = Field(description="Bytes that one run takes")
+    run_cpus: float = Field(description="Cores that one run takes")
+
+    @classmethod
+    def of(cls, u: Usage) -> UsageOut:
+        return cls(
+            agency=AgencyOut.of(u.agency),
+            waiting=u.waiting,
+            full=u.full,
+            runs=QuotaOut.of(u.runs),
+            memory=QuotaOut.of(u.memory),
+            cpus=QuotaOut.of(u.cpus),
+            run_memory=u.run_memory,
+            run_cpus=u.run_cpus,
         )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from catalog.api.answers import AgencyOut, Items, MemberOut, MeOut
+from catalog.api.answers import AgencyOut, Items, MemberOut, MeOut, UsageOut
 from catalog.api.body import StrictRoute
 from catalog.api.context import Lab, Who
 from catalog.api.models import AgencyChange, AgencyIn, IsoDate, MemberIn, changes
@@ -55,6 +55,14 @@ def change_agency(orgnr: Annotated[str, Path(max_length=20)], body: AgencyChange
     if body.name is not None:
         fields["name"] = Text(body.name.nb, body.name.nn, body.name.en)
     return AgencyOut.of(lab.catalog.agencies.change(who, orgnr, **fields))
+
+
+@router.get("/agencies/{orgnr}/usage", tags=["agencies"], responses=responses(404))
+def agency_usage(
+    orgnr: Annotated[str, Path(max_length=20, description="Organisation number or slug")], who: Who, lab: Lab
+) -> UsageOut:
+    """What the agency may have at a time, how much of it is in use now, and how many of its runs wait."""
+    return UsageOut.of(lab.catalog.usage.of(who, orgnr))
 
 
 @router.get("/members", tags=["members"], responses=responses(404))

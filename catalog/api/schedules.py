@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import Field
 
 from catalog.api.answers import FiringOut, Items, ScheduleOut, TimesOut
@@ -12,6 +12,7 @@ from catalog.api.body import StrictRoute
 from catalog.api.context import Lab, Paging, Who
 from catalog.api.models import ScheduleIn
 from catalog.api.problems import responses
+from catalog.api.runs import check_key
 from catalog.bell import WORK
 from catalog.store.records import NewSchedule
 from catalog.store.schedules import MOST_PREVIEWED, PREVIEW
@@ -36,12 +37,28 @@ def list_schedules(query: Annotated[ScheduleWords, Query()], who: Who, lab: Lab)
     return Items(items=[ScheduleOut.of(s) for s in page.items], next=page.next)
 
 
-@router.post("/schedules", status_code=201, responses=responses(413, 415))
-def add_schedule(body: ScheduleIn, who: Who, lab: Lab, response: Response) -> ScheduleOut:
+@router.post(
+    "/schedules",
+    status_code=201,
+    responses={
+        **responses(413, 415),
+        200: {"model": ScheduleOut, "description": "The schedule that this Idempotency-Key made before"},
+    },
+)
+def add_schedule(
+    body: ScheduleIn,
+    who: Who,
+    lab: Lab,
+    response: Response,
+    idempotency_key: Annotated[
+        str | None, Header(description="Yours; sending it again gives the same schedule")
+    ] = None,
+) -> ScheduleOut:
     """Make a schedule. Its request is checked as if it were submitted now; every problem comes at once (422)."""
-    made = lab.catalog.schedules.add(
-        who, NewSchedule(**{name: getattr(body, name) for name in type(body).model_fields})
-    )
+    check_key(idempotency_key)
+    fields = {name: getattr(body, name) for name in type(body).model_fields}
+    made, created = lab.catalog.schedules.add(who, NewSchedule(**fields, idempotency_key=idempotency_key))
+    response.status_code = 201 if created else 200
     response.headers["Location"] = f"{lab.settings.base_path}/api/v1/schedules/{made.id}"
     return ScheduleOut.of(made)
 

@@ -27,6 +27,7 @@ from catalog.store.schema import current, migrate
 from catalog.store.sweep_results import SweepResults
 from catalog.store.sweeps import Sweeps
 from catalog.store.templates import Templates
+from catalog.store.usage import Usages
 from catalog.store.waiting import Waits
 
 __all__ = ["Catalog", "RunLimits", "SqlRunQueue", "Unavailable", "current", "migrate", "open_catalog"]
@@ -55,6 +56,7 @@ class Catalog:
         self.schedules = Schedules(database, limits, clock)
         self.durations = Durations(database, clock)
         self.waits = Waits(database)
+        self.usage = Usages(database, self.agencies, limits)
         self.notices = Notices(database, clock)
         self.outbox = OutboxQueue(database, clock)
         self.queue = SqlRunQueue(database, blobs, limits, clock)

@@ -107,11 +107,8 @@ class SqlRunQueue:
         return [load.ticket for load in self.loads()]
 
     def loads(self) -> Sequence[RunnerLoad]:
-        query = select(RunnerRow).where(_OPEN).order_by(col(RunnerRow.created_at), col(RunnerRow.id))
         with self._database.read() as session:
-            counts = session.execute(_count(RUNNING, col(RunRow.runner), func.count()))
-            held: dict[str, int] = dict(counts.all())
-            return [RunnerLoad(_ticket(r), r.claimed, held.get(r.id, 0), r.spent) for r in session.scalars(query)]
+            return runner_loads(session)
 
     def resize_runner(self, runner: str, slots: int) -> None:
         this = and_(col(RunnerRow.id) == runner, _OPEN, not_(col(RunnerRow.spent)))
@@ -423,6 +420,17 @@ class _Files:
     def __init__(self, notebook: str | None = None, figures: dict[str, str] | None = None) -> None:
         self.notebook = notebook
         self.figures = figures or {}
+
+
+def runner_loads(session: Session, agency: str | None = None) -> list[RunnerLoad]:
+    """Return the open runners, of all agencies or of one (its organisation number), the oldest first."""
+    runners: ColumnElement[bool] = _OPEN
+    runs = RUNNING
+    if agency is not None:
+        runners, runs = and_(_OPEN, col(RunnerRow.orgnr) == agency), and_(RUNNING, col(RunRow.orgnr) == agency)
+    held: dict[str, int] = dict(session.execute(_count(runs, col(RunRow.runner), func.count())).all())
+    query = select(RunnerRow).where(runners).order_by(col(RunnerRow.created_at), col(RunnerRow.id))
+    return [RunnerLoad(_ticket(r), r.claimed, held.get(r.id, 0), r.spent) for r in session.scalars(query)]
 
 
 def _count(where: ColumnElement[bool], group: Any, *columns: Any) -> Select[Any]:

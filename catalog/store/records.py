@@ -298,6 +298,7 @@ class NewSchedule:
     timeout_seconds: object = None
     time_parameter: str | None = None
     catch_up: str = CatchUp.ONCE
+    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Select, and_, literal, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from sqlmodel import col
 
@@ -21,7 +22,7 @@ from catalog.store import fields
 from catalog.store.agencies import agency_record, find_agency
 from catalog.store.database import Database
 from catalog.store.events import log, log_by
-from catalog.store.experiments import CLOSED_STATUSES
+from catalog.store.experiments import CLOSED_STATUSES, agency_to_work_in
 from catalog.store.fields import Problems, one_problem, storable
 from catalog.store.ids import is_id, new_id
 from catalog.store.limits import RunLimits
@@ -30,10 +31,11 @@ from catalog.store.paging import check_limit, cursor_after, cut, read_cursor
 from catalog.store.records import FiringRecord, NewSchedule, Page, ScheduleRecord, Submission
 from catalog.store.run_rows import add_run
 from catalog.store.stopping import stop_schedules
-from catalog.store.submissions import check, still_published
+from catalog.store.submissions import check, still_published, submission_key
 from catalog.store.templates import find_version, newest_published, text_of, version_of
 from catalog.tables import Agency, Experiment, Firing, ScheduleRow, TemplateVersionRow
 from experiments.schedules import (
+    DEFAULT_PARAMETER,
     CatchUp,
     ScheduleState,
     StopReason,
@@ -44,6 +46,7 @@ from experiments.schedules import (
 )
 from experiments.schedules import check as check_times
 from lab_templates.model import InvalidInput, TemplateVersion, Text
+from lab_templates.parameters import bind_timeout
 from lab_templates.text import quote
 
 _log = logging.getLogger("proverom.schedules")
@@ -72,21 +75,54 @@ class Schedules:
         self._clock = clock
 
     # -- making and changing them ----------------------------------------------------------------------------------
-    def add(self, viewer: Viewer, new: NewSchedule) -> ScheduleRecord:
-        """Make a schedule and return it, active. Its request is checked as if it were submitted now.
+    def add(self, viewer: Viewer, new: NewSchedule) -> tuple[ScheduleRecord, bool]:
+        """Make a schedule, active, and return it, and whether it is new. Its request is checked as if submitted now.
 
-        Raise Forbidden, or InvalidInput with every problem: those of ``submissions.check``, bad_cron, bad_zone,
-        not_a_choice (catch_up), too_long, bad_text (title), unknown_parameter or wrong_type (time_parameter),
-        experiment_closed.
+        A used ``idempotency_key`` gives the schedule it made before. Raise Forbidden, or InvalidInput with every
+        problem: those of ``submissions.check``, bad_cron, bad_zone, not_a_choice (catch_up), too_long, bad_text
+        (title), unknown_parameter or wrong_type (time_parameter), experiment_closed; idempotency_key_reused or
+        schedule_removed alone, if the key belongs to another request, or to one whose schedule is gone.
         """
+        try:
+            with self._database.write() as session:
+                return self._add(session, viewer, new)
+        except IntegrityError:
+            # The same key came in twice at once, and the other one was first.
+            with self._database.read() as session:
+                made = self._made_before(session, viewer, new)
+                if made is None:
+                    raise
+                return self._record(session, made), False
+
+    def _add(self, session: Session, viewer: Viewer, new: NewSchedule) -> tuple[ScheduleRecord, bool]:
+        made = self._made_before(session, viewer, new)
+        if made is not None:
+            return self._record(session, made), False
         now = self._clock()
-        with self._database.write() as session:
-            row = self._checked(session, viewer, new, now)
-            session.add(row)
-            session.flush()
-            detail = {"template": row.template, "cron": row.cron, "zone": row.zone}
-            log_by(session, viewer, now, "schedule.added", agency=row.orgnr, subject=row.id, detail=detail)
-            return self._record(session, row.id)
+        row = self._checked(session, viewer, new, now)
+        session.add(row)
+        session.flush()
+        detail = {"template": row.template, "cron": row.cron, "zone": row.zone}
+        log_by(session, viewer, now, "schedule.added", agency=row.orgnr, subject=row.id, detail=detail)
+        return self._record(session, row.id), True
+
+    def _made_before(self, session: Session, viewer: Viewer, new: NewSchedule) -> str | None:
+        """Return the schedule that this very request made, None if there is none. Raise as ``add``."""
+        key = submission_key(Problems(), new.idempotency_key)
+        agency = agency_to_work_in(session, Problems(), viewer, new.agency) if key is not None else ""
+        if not agency:
+            return None  # what is wrong with them is said with all the rest
+        this = and_(col(ScheduleRow.requested_by) == viewer.name, col(ScheduleRow.idempotency_key) == key)
+        row = session.scalars(select(ScheduleRow).where(this)).one_or_none()
+        if row is None:
+            return None
+        if row.orgnr != agency or not _asks_for(row, new, self._limits):
+            what = f"This submission key belongs to schedule {row.id}, which is another request. Use a new key."
+            raise one_problem("idempotency_key_reused", "idempotency_key", key, what)
+        if row.state == _REMOVED:
+            what = f"This submission key has made schedule {row.id}, which was removed. Use a new key for a new one."
+            raise one_problem("schedule_removed", "idempotency_key", key, what)
+        return row.id
 
     def plan(self, viewer: Viewer, new: NewSchedule) -> tuple[datetime, ...]:
         """Return the first times of a schedule that is not made yet, in UTC; nothing is stored. Raise as ``add``."""
@@ -98,6 +134,7 @@ class Schedules:
     def _checked(self, session: Session, viewer: Viewer, new: NewSchedule, now: datetime) -> ScheduleRow:
         """Return the row of a new schedule. Raise as ``add``."""
         problems = Problems()
+        key = submission_key(problems, new.idempotency_key)
         title = fields.text(problems, "title", new.title, TITLE_LENGTH, required=False)
         catch_up = fields.choice(problems, "catch_up", new.catch_up, tuple(CatchUp))
         cron, zone = new.cron, new.zone
@@ -131,6 +168,7 @@ class Schedules:
             catch_up=catch_up,
             state=ScheduleState.ACTIVE.value,
             requested_by=viewer.name,
+            idempotency_key=key,
             created_at=now,
             next_at=next(iter(next_times(cron, zone, now, 1)), None),
         )
@@ -205,7 +243,8 @@ class Schedules:
 
     def _revive(self, session: Session, viewer: Viewer, row: ScheduleRow, now: datetime) -> None:
         if row.stop_reason == StopReason.REQUESTER_LEFT.value:
-            row.requested_by = viewer.name
+            # The key was another person's, and this one may have used the same for something else.
+            row.requested_by, row.idempotency_key = viewer.name, None
         if not next_times(row.cron, row.zone, now, 1):
             raise one_problem(
                 "never_again", "cron", row.cron, f"The times {row.cron} never come again. Make a new one."
@@ -454,6 +493,21 @@ def _refuse_closed(session: Session, problems: Problems, experiment: str) -> Non
     if status in CLOSED_STATUSES:
         what = f"Experiment {experiment} is {status}, so nothing is started for it by itself. Choose another one."
         problems.add("experiment_closed", "experiment", experiment, what)
+
+
+def _asks_for(row: ScheduleRow, new: NewSchedule, limits: RunLimits) -> bool:
+    """Say whether a schedule is what ``new`` asks for: as it is kept, whatever its template or agency is like today."""
+    try:
+        times = check_times(new.cron, new.zone)
+        timeout = None if new.timeout_seconds is None else bind_timeout(new.timeout_seconds, limits.max_timeout_seconds)
+    except InvalidInput:
+        return False
+    title = fields.text(Problems(), "title", new.title, TITLE_LENGTH, required=False)
+    # Where none was named, the schedule has the usual one if its template had that.
+    takers = (new.time_parameter,) if new.time_parameter else (None, DEFAULT_PARAMETER)
+    wanted = (*times, title, new.template, new.version or None, new.experiment or None, timeout, new.catch_up)
+    kept = (row.cron, row.zone, row.title, row.template, row.version, row.experiment, row.timeout_seconds, row.catch_up)
+    return wanted == kept and row.time_parameter in takers and dict(new.parameters) == (row.parameters or {})
 
 
 def _reason(error: InvalidInput | Forbidden) -> StopReason:

@@ -47,7 +47,7 @@ def check(session: Session, viewer: Viewer, submission: Submission, limits: RunL
     request.
     """
     problems = Problems()
-    key = _key(problems, submission.idempotency_key)
+    key = submission_key(problems, submission.idempotency_key)
     agency = agency_to_work_in(session, problems, viewer, submission.agency)
     if key is not None and agency:
         existing = _used(session, viewer, key)
@@ -98,7 +98,7 @@ def check_sweep(
     Raise Forbidden, or InvalidInput with every problem: those of ``check``, and of ``experiments.sweeps.expand``.
     """
     problems = Problems()
-    key = _key(problems, submission.idempotency_key)
+    key = submission_key(problems, submission.idempotency_key)
     agency = agency_to_work_in(session, problems, viewer, submission.agency)
     kept = _kept(submission)
     if key is not None and agency:
@@ -182,7 +182,8 @@ def still_published(session: Session, request: RunRequest) -> None:
         problems.stop()
 
 
-def _key(problems: Problems, key: object) -> str | None:
+def submission_key(problems: Problems, key: object) -> str | None:
+    """Return the key that a submission is known by, None if it has none. Notes bad_idempotency_key."""
     if key is None:
         return None
     if isinstance(key, str) and 1 <= len(key) <= _LONGEST_KEY and clean_text(key) == key and "\n" not in key:

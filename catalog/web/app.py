@@ -20,6 +20,7 @@ from catalog.store import Catalog, Unavailable
 from catalog.web.headers import Shell, TooLarge, is_navigation
 from catalog.web.pages import (
     about,
+    agencies,
     experiments,
     home,
     members,
@@ -82,7 +83,7 @@ def create_web(catalog: Catalog, identity: Identity, settings: WebSettings) -> F
         app.mount("/static/vendor", _Static(directory=settings.vendor_dir, check_dir=False), name="vendor")
     app.mount("/static", _Static(directory=STATIC), name="static")
     pages = (home, publishing, templates, runs, reports, experiments, schedules_new, schedules, notices, members, about)
-    for page in (*pages, sweep_start, sweeps):
+    for page in (*pages, sweep_start, sweeps, agencies):
         app.include_router(page.router)
     _handle_errors(app)
     return app

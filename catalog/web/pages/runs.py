@@ -96,6 +96,7 @@ def one(run: str, visit: Reader, problem: str = "") -> Response:
         waited=max(0.0, (visit.catalog.clock() - record.created_at).total_seconds()),
         left=wording.left(visit.t, visit.catalog.durations.seconds_left(record)),
         waits=_waits(visit, record),
+        quotas=visit.url(f"/agencies/{record.agency.orgnr}") if visit.may(Action.READ, record.agency.orgnr) else "",
         lefts={word: visit.t(text) for word, text in wording.LEFT.items()},
         waits_words={word: visit.t(text) for word, text in wording.WAITS.items()},
         notices=[wording.notice(visit.t, word) for word in record.notices],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter
@@ -72,7 +74,8 @@ def make(visit: Reader, form: Sent) -> Response:
     wanted, problems = _read(form, record.version)
     try:
         if form.get("do") == "save" and not problems:
-            return visit.go(f"/schedules/{visit.catalog.schedules.add(visit.viewer, wanted).id}", done="made")
+            wanted = replace(wanted, idempotency_key=form.get("key")[:100] or None)
+            return visit.go(f"/schedules/{visit.catalog.schedules.add(visit.viewer, wanted)[0].id}", done="made")
         times = visit.catalog.schedules.plan(visit.viewer, wanted)
     except InvalidInput as error:
         problems.extend(_unsaid(error, problems))
@@ -83,6 +86,7 @@ def make(visit: Reader, form: Sent) -> Response:
         record=record,
         wanted=wanted,
         sent=_kept(form, record.version),
+        key=str(uuid.uuid4()),
         words=in_words(wanted.cron, visit.t),
         times=moments(times, wanted.zone, visit.catalog.clock(), visit.t),
         **_summary(visit, record.version, wanted, form),

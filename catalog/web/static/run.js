@@ -38,6 +38,7 @@
     var seconds = latest.seconds_left === null ? null : latest.seconds_left - (performance.now() - latestAt) / 1000;
     say("left", latest.state === "running" ? left(seconds) : "");
     say("waits", waiting(latest));
+    if (part("quotas")) part("quotas").hidden = !part("waits").textContent;
   }
 
   function show(run) {

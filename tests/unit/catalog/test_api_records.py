@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.catalog.api_lab import BASE, DESK, ApiLab, api_lab, codes
-from tests.unit.catalog.world import DECLARATION, NAV, NOTEBOOK
+from tests.unit.catalog.world import DECLARATION, GIB, NAV, NOTEBOOK
 
 DIGDIR = "991825827"
 
@@ -65,6 +65,31 @@ def test_a_bad_change_changes_nothing(lab: ApiLab, body: dict[str, object]) -> N
     before = lab.get("/agencies", who="root").json()
     assert codes(lab.call("PATCH", f"/agencies/{NAV}", "root", json=body))
     assert lab.get("/agencies", who="root").json() == before
+
+
+def test_what_an_agency_has_in_use(lab: ApiLab) -> None:
+    lab.submit()
+    lab.submit()
+    lab.world.claim("r1")
+    lab.call("PATCH", f"/agencies/{NAV}", "root", json={"max_memory": 4 * GIB})
+    answer = lab.get(f"/agencies/{NAV}/usage", who="leif")
+    assert answer.status_code == 200
+    usage = answer.json()
+    assert usage.pop("agency") == next(a for a in lab.get("/agencies").json()["items"] if a["orgnr"] == NAV)
+    assert usage == {
+        "waiting": 1,
+        "full": False,
+        "runs": {"used": 1, "allowed": 4, "more": 3},
+        "memory": {"used": 2 * GIB, "allowed": 4 * GIB, "more": 1},
+        "cpus": {"used": 0.5, "allowed": None, "more": None},
+        "run_memory": 2 * GIB,
+        "run_cpus": 0.5,
+    }
+    assert lab.get("/agencies/nav/usage", who=DESK).status_code == 200
+    assert lab.get("/agencies/skatteetaten/usage", who=DESK).status_code == 404
+    for who in ("siri", "nobody"):
+        assert lab.get(f"/agencies/{NAV}/usage", who=who).status_code == 404
+    assert lab.get("/agencies/no-such/usage", who="root").status_code == 404
 
 
 # -- members ---------------------------------------------------------------------------------------------------------

@@ -219,6 +219,20 @@ def test_a_schedules_life(lab: ApiLab) -> None:
     assert lab.get("/schedules").json()["items"] == []
 
 
+def test_a_schedule_sent_again_under_its_key_is_the_same(lab: ApiLab) -> None:
+    asked, key = body(cron="0 7 * * *"), {"Idempotency-Key": "one"}
+    made, again = (lab.post("/schedules", asked, headers=key) for _ in range(2))
+    assert (made.status_code, again.status_code) == (201, 200)
+    assert made.json() == again.json()
+    assert made.headers["location"] == again.headers["location"]
+    assert codes(lab.post("/schedules", body(cron="0 8 * * *"), headers=key)) == {"idempotency_key_reused"}
+    assert lab.post("/schedules", asked, headers={"Idempotency-Key": "a b"}).status_code == 422
+    assert lab.post("/schedules", asked).status_code == 201
+    assert len(lab.get("/schedules").json()["items"]) == 2
+    lab.call("DELETE", f"/schedules/{made.json()['id']}")
+    assert codes(lab.post("/schedules", asked, headers=key)) == {"schedule_removed"}
+
+
 def test_all_that_is_wrong_with_a_schedule_comes_at_once(lab: ApiLab) -> None:
     wrong = body(cron="61 * * * *", zone="Mars/Olympus", parameters={"alpha": 9}, time_parameter="when")
     answer = lab.post("/schedules", wrong)

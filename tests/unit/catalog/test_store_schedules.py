@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,12 +13,12 @@ from sqlmodel import col
 
 from catalog.access import Forbidden, NotFound
 from catalog.store.records import NewSchedule, RunFilter, ScheduleRecord
-from catalog.tables import Event, Firing, RunRow
+from catalog.tables import Event, Firing, RunRow, ScheduleRow
 from experiments.notices import NoticeKind
 from experiments.schedules import MOST_CAUGHT_UP, CatchUp, ScheduleState, StopReason
 from lab_templates.checks import read_template
 from lab_templates.model import InvalidInput
-from tests.unit.catalog.world import DECLARATION, NAV, NOTEBOOK, SYSTEM, T0, World, publish, template
+from tests.unit.catalog.world import DECLARATION, NAV, NOTEBOOK, SKATT, SYSTEM, T0, World, publish, template
 
 HOURLY = "0 * * * *"
 
@@ -28,7 +29,7 @@ def new(cron: str = HOURLY, **fields: object) -> NewSchedule:
 
 
 def add(world: World, cron: str = HOURLY, who: str = "kari", **fields: object) -> ScheduleRecord:
-    return world.catalog.schedules.add(world.viewer(who), new(cron, **fields))
+    return world.catalog.schedules.add(world.viewer(who), new(cron, **fields))[0]
 
 
 def rows(world: World, table: type, *where: object) -> int:
@@ -72,6 +73,103 @@ def test_a_time_fires_when_it_has_come_and_never_again(world: World) -> None:
     assert fired(world, schedule) == [at(10), at(11)]
     assert rows(world, RunRow) == 2
     assert world.catalog.schedules.get(SYSTEM, schedule.id).last_at == at(11)
+
+
+# -- sent twice -------------------------------------------------------------------------------------------------------
+
+
+def test_a_used_key_gives_the_schedule_it_made(world: World) -> None:
+    asked = new(parameters={"alpha": "0,1"}, title=" Morgen ", timeout_seconds="60", idempotency_key="k1")
+    first, created = world.catalog.schedules.add(world.viewer("both"), asked)
+    again, anew = world.catalog.schedules.add(world.viewer("both"), replace(asked, title="Morgen", timeout_seconds=60))
+    assert (again, created, anew) == (first, True, False)
+    assert rows(world, Event, col(Event.action) == "schedule.added") == 1
+    # Another person's key is another key, and so is none.
+    for who, key in (("kari", "k1"), ("both", "k2"), ("both", None), ("both", None)):
+        assert world.catalog.schedules.add(world.viewer(who), replace(asked, idempotency_key=key))[1]
+    assert rows(world, ScheduleRow) == 5
+
+
+def test_a_key_sent_many_times_at_once_makes_one(world: World) -> None:
+    gate = threading.Barrier(6)
+    viewer = world.viewer("kari")
+
+    def once(_: int) -> tuple[str, bool]:
+        gate.wait()
+        record, created = world.catalog.schedules.add(viewer, new(idempotency_key="k"))
+        return record.id, created
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(once, range(6)))
+    assert len({id for id, _ in answers}) == 1
+    assert sum(created for _, created in answers) == 1
+    assert rows(world, ScheduleRow) == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"cron": "0 8 * * *"},
+        {"cron": "rubbish"},
+        {"zone": "UTC"},
+        {"title": "Another"},
+        {"parameters": {"alpha": 0.2}},
+        {"version": "1.0.0"},
+        {"template": "other"},
+        {"experiment": "01ARZ3NDEKTSV4RRFFQ69G5FAV"},
+        {"timeout_seconds": 60},
+        {"timeout_seconds": "x"},
+        {"time_parameter": "office"},
+        {"catch_up": "all"},
+        {"agency": SKATT},
+    ],
+)
+def test_a_used_key_with_another_request_is_refused(world: World, fields: dict[str, object]) -> None:
+    add(world, who="both", parameters={"alpha": 0.1}, idempotency_key="k")
+    other = new(**{"parameters": {"alpha": 0.1}, "idempotency_key": "k", **fields})  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput) as caught:
+        world.catalog.schedules.add(world.viewer("both"), other)
+    assert [p.code for p in caught.value.problems] == ["idempotency_key_reused"]
+    assert rows(world, ScheduleRow) == 1
+
+
+def test_a_used_key_still_gives_its_schedule_when_nothing_new_could_be_made(world: World) -> None:
+    publish_timed(world, "date")
+    asked = new(template="timed-date", idempotency_key="k")
+    first, _ = world.catalog.schedules.add(world.viewer("kari"), asked)
+    assert first.time_parameter == "scheduled_at"
+    world.catalog.templates.deprecate(SYSTEM, "timed-date", "1.0.0")
+    assert world.catalog.schedules.add(world.viewer("kari"), asked) == (first, False)
+    with pytest.raises(InvalidInput):
+        world.catalog.schedules.add(world.viewer("kari"), replace(asked, idempotency_key="k2"))
+    with pytest.raises(InvalidInput) as caught:
+        world.catalog.schedules.add(world.viewer("siri"), asked)
+    assert next(p.code for p in caught.value.problems) == "not_a_member"
+    world.catalog.schedules.remove(world.viewer("kari"), first.id)
+    with pytest.raises(InvalidInput) as gone:
+        world.catalog.schedules.add(world.viewer("kari"), asked)
+    assert [p.code for p in gone.value.problems] == ["schedule_removed"]
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "a\nb", "a\x00b", 5])
+def test_a_key_that_cannot_be_one_is_told_with_all_the_rest(world: World, key: object) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        add(world, "rubbish", idempotency_key=key)
+    assert {p.code for p in caught.value.problems} == {"bad_idempotency_key", "bad_cron"}
+
+
+def test_whoever_takes_over_a_schedule_does_not_take_its_key(world: World) -> None:
+    schedule = add(world, who="both", idempotency_key="k")
+    mine = add(world, "0 8 * * *", who="kari", idempotency_key="k")
+    member = next(m for m in world.catalog.members.list(SYSTEM, agency=NAV) if m.person == "both")
+    world.catalog.members.end(SYSTEM, member.id, world.clock().date() - timedelta(days=1))
+    world.catalog.schedules.tick(at(10))
+    resumed = world.catalog.schedules.resume(world.viewer("kari"), schedule.id)
+    assert (resumed.state, resumed.requested_by) == (ScheduleState.ACTIVE, "kari")
+    assert add(world, "0 8 * * *", who="kari", idempotency_key="k").id == mine.id
+
+
+# -- their times -----------------------------------------------------------------------------------------------------
 
 
 def test_many_dispatchers_fire_a_time_once(world: World) -> None:

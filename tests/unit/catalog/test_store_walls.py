@@ -74,7 +74,7 @@ class Secrets:
         self.queued = world.submit("siri", SKATT)
         viewer = world.viewer("siri")
         self.sweep = world.catalog.sweeps.submit(viewer, sweep_of(SKATT))[0]
-        self.schedule = world.catalog.schedules.add(viewer, NewSchedule("letter", SKATT, "0 7 * * *"))
+        self.schedule = world.catalog.schedules.add(viewer, NewSchedule("letter", SKATT, "0 7 * * *"))[0]
         self.member = next(m for m in world.catalog.members.list(SYSTEM, agency=SKATT) if m.person == "siri")
 
 
@@ -133,6 +133,7 @@ TRIES: dict[str, Try] = {
     "agencies.get": lambda c, v, _: c.agencies.get(v, SKATT),
     "agencies.add": lambda c, v, _: c.agencies.add(v, AgencyRecord("991825827", "digdir", Text(nb="D"))),
     "agencies.change": lambda c, v, _: c.agencies.change(v, SKATT, weight=9),
+    "usage.of": lambda c, v, _: c.usage.of(v, SKATT),
     "members.list": lambda c, v, _: c.members.list(v, agency=SKATT) or refuse(),
     "members.add": lambda c, v, _: c.members.add(v, person=v.name.strip("\x00"), agency=SKATT, role="leader"),
     "members.end": lambda c, v, s: c.members.end(v, s.member.id, date(2026, 3, 1)),
@@ -185,11 +186,13 @@ OPEN_TO_ALL = {"templates.list", "templates.get", "templates.versions"}  # publi
 LAB_WIDE = {"templates.submit", "templates.approve", "templates.deprecate"}  # a coordinator's, of whatever agency
 
 MAY: dict[str, set[str]] = {
-    "a member": {"agencies.get", "members.list", "experiments.get", "experiments.create", "experiments.change"}
+    "a member": {
+        "agencies.get", "usage.of", "members.list", "experiments.get", "experiments.create", "experiments.change",
+    }
     | {name for name in TRIES if name.startswith(("runs.", "sweeps.", "sweep_results.", "schedules."))},
     "a reader": {
-        "agencies.get", "members.list", "experiments.get", "runs.get", "runs.progress", "runs.notebook", "runs.figure",
-        "sweeps.get", "sweep_results.points", "sweep_results.ranked", "sweep_results.failures",
+        "agencies.get", "usage.of", "members.list", "experiments.get", "runs.get", "runs.progress", "runs.notebook",
+        "runs.figure", "sweeps.get", "sweep_results.points", "sweep_results.ranked", "sweep_results.failures",
         "sweep_results.sensitivity", "schedules.get", "schedules.firings",
     },
 }  # fmt: skip
@@ -245,9 +248,16 @@ def test_every_method_has_its_row() -> None:
     from catalog.store.sweep_results import SweepResults
     from catalog.store.sweeps import Sweeps
     from catalog.store.templates import Templates
+    from catalog.store.usage import Usages
 
     parts = {"agencies": Agencies, "events": Events, "experiments": Experiments, "members": Members, "runs": Runs}
-    parts |= {"sweeps": Sweeps, "sweep_results": SweepResults, "schedules": Schedules, "notices": Notices}
+    parts |= {
+        "sweeps": Sweeps,
+        "sweep_results": SweepResults,
+        "schedules": Schedules,
+        "notices": Notices,
+        "usage": Usages,
+    }
     every = {f"{part}.{name}" for part, cls in {**parts, "templates": Templates}.items() for name in public(cls)}
     assert every == TRIES.keys() | LISTS | OPEN_TO_ALL | OWN
 

@@ -325,12 +325,15 @@ def test_a_waiting_run_says_why_without_a_reload(served: tuple[WebLab, Wire], pa
     lab.world.catalog.runs.cancel(lab.world.viewer("kari"), first.id)
     lab.world.catalog.queue.give_back(first.id, first.attempt, lab.world.clock())
     page.locator("[data-live=waits]", has_text=re.compile(r"^Denne er virksomhetens neste kjøring.$")).wait_for()
+    assert page.is_visible("text=Se virksomhetens kvoter")
+    lab.world.claim("r2")
+    page.locator("[data-live=quotas]").wait_for(state="hidden")
 
 
 def test_a_phone_scrolls_one_way_only(served: tuple[WebLab, Wire], page: Any) -> None:
     lab, wire = served
     wanted = NewSchedule("letter", NAV, "0 7 * * 1-5", title="Etlangtnavnutenmellomrom" * 4)
-    schedule = lab.world.catalog.schedules.add(lab.world.viewer("kari"), wanted)
+    schedule = lab.world.catalog.schedules.add(lab.world.viewer("kari"), wanted)[0]
     lab.world.catalog.schedules.trigger(lab.world.viewer("kari"), schedule.id)
     lab.world.finished(next(iter(lab.world.catalog.runs.list(SYSTEM, RunFilter(schedule=schedule.id)).items)))
     run, token, attempt = begun(lab)
@@ -338,7 +341,7 @@ def test_a_phone_scrolls_one_way_only(served: tuple[WebLab, Wire], page: Any) ->
     page.set_viewport_size({"width": 320, "height": 640})
     for path in (
         "/", "/schedules", "/schedules/new", "/schedules/new?template=letter", f"/schedules/{schedule.id}", "/notices",
-        "/me", f"/runs/{run}",
+        "/me", f"/runs/{run}", f"/agencies/{NAV}",
     ):  # fmt: skip
         opened(page, wire, path, "kari")
         assert page.evaluate("document.documentElement.scrollWidth") <= 320, path

@@ -100,7 +100,7 @@ def test_notices_of_series_and_schedules(lab: WebLab) -> None:
     world.catalog.sweeps.cancel(world.viewer("kari"), sweep.id)
     experiment = world.experiment()
     wanted = NewSchedule("letter", NAV, "0 7 * * *", experiment=experiment.id)
-    schedule = world.catalog.schedules.add(world.viewer("both"), wanted)
+    schedule = world.catalog.schedules.add(world.viewer("both"), wanted)[0]
     texts = lab.get("/notices").text
     assert "The series of “Kortere brev” was cancelled" in texts
     assert "0 of 2 runs succeeded." in texts

@@ -76,6 +76,7 @@ PAGES = [
     ("kari", "/experiments/new"),
     ("kari", "/experiments/{experiment}"),
     ("kari", "/experiments/{experiment}/edit"),
+    ("kari", f"/agencies/{NAV}"),
     ("kirsten", "/members"),
     ("root", "/members?ended=1"),
 ]
@@ -106,6 +107,7 @@ CLOSED = [
     ("siri", "/experiments/{experiment}", 404),
     ("siri", "/experiments/{experiment}/edit", 404),
     ("siri", "/runs/{running}/cancel", 404),
+    ("siri", f"/agencies/{NAV}", 404),
     ("kari", "/templates/waiting", 403),
     ("leif", "/templates/new", 403),
     ("kari", "/members", 403),

@@ -46,7 +46,7 @@ def schedules(lab: WebLab) -> tuple[ScheduleRecord, ...]:
 
 def made(lab: WebLab, who: str = "kari", **fields: object) -> ScheduleRecord:
     values = {"template": "letter", "agency": NAV, "cron": "0 7 * * *", **fields}
-    return lab.world.catalog.schedules.add(lab.world.viewer(who), NewSchedule(**values))  # type: ignore[arg-type]
+    return lab.world.catalog.schedules.add(lab.world.viewer(who), NewSchedule(**values))[0]  # type: ignore[arg-type]
 
 
 def publish_timed(lab: WebLab) -> None:
@@ -98,6 +98,30 @@ def test_made_in_three_steps_without_javascript(lab: WebLab) -> None:
     assert Page(page).faults() == []
     assert "The schedule is saved and on." in page
     assert "Every weekday at 07:30" in page
+
+
+def test_saved_twice_is_saved_once(lab: WebLab) -> None:
+    looked = lab.post("/schedules/new", {**GOOD, "do": "look"})
+    hidden = {str(i["name"]): str(i["value"]) for i in Page(looked.text).all("input") if i["type"] == "hidden"}
+    hidden.pop("csrf")
+    first, again = (lab.post("/schedules/new", {**hidden, "do": "save"}) for _ in range(2))
+    assert (first.status_code, again.status_code) == (303, 303)
+    assert first.headers["location"] == again.headers["location"]
+    assert len(schedules(lab)) == 1
+    other = lab.post("/schedules/new", {**hidden, "title": "Kveld", "do": "save"})
+    assert other.status_code == 422
+    assert "This form has been sent before with other values." in other.text
+    assert Page(other.text).faults() == []
+    lab.post(f"/schedules/{schedules(lab)[0].id}/remove")
+    removed = lab.post("/schedules/new", {**hidden, "do": "save"})
+    assert removed.status_code == 422
+    assert "This form has made a schedule, which has been removed since." in removed.text
+    # A new look is a new schedule.
+    looked_again = Page(lab.post("/schedules/new", {**GOOD, "do": "look"}).text)
+    keys = [i["value"] for i in looked_again.all("input") if i.get("name") == "key"]
+    assert keys != [hidden["key"]]
+    assert lab.post("/schedules/new", {**hidden, "key": str(keys[0]), "do": "save"}).status_code == 303
+    assert lab.post("/schedules/new", {**GOOD, "do": "save", "key": "x" * 999}).status_code == 303
 
 
 def test_every_fault_at_once_and_nothing_lost(lab: WebLab) -> None:

@@ -19,6 +19,7 @@ from lab_templates.model import TemplateVersion, Text
 NAV = "889640782"
 SKATT = "974761076"
 T0 = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+GIB = 1024**3
 EVERYTHING = frozenset(Action)
 SYSTEM = system("test")
 
@@ -151,7 +152,8 @@ def publish(catalog: Catalog, version: TemplateVersion) -> TemplateVersion:
 
 def build_world(url: str, blobs: Path) -> World:
     clock = FakeClock(T0)
-    catalog = open_catalog(url, str(blobs), limits=RunLimits(max_timeout_seconds=3600), clock=clock)
+    limits = RunLimits(max_timeout_seconds=3600, memory=2 * GIB, cpus=0.5)
+    catalog = open_catalog(url, str(blobs), limits=limits, clock=clock)
     catalog.agencies.add(SYSTEM, agency(NAV, "nav", "Arbeids- og velferdsetaten", max_concurrent_runs=4))
     catalog.agencies.add(SYSTEM, agency(SKATT, "skatteetaten", "Skatteetaten", max_concurrent_runs=4, weight=2))
     for person, orgnr, role in (

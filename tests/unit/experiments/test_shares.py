@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.queue import AgencyDemand
-from experiments.shares import desired_places, split
+from experiments.shares import desired_places, fitting, split
 
 T0 = datetime(2026, 1, 5, tzinfo=UTC)
 
@@ -48,6 +49,17 @@ def test_shares_follow_the_weights() -> None:
 
 def test_between_equals_the_one_that_has_waited_longest_goes_first() -> None:
     assert desired_places([row("a", 1, waits=1), row("b", 1, waits=9)], total=1) == {"a": 0, "b": 1}
+
+
+@pytest.mark.parametrize(
+    ("quota", "each", "places"),
+    [
+        (None, 1, None), (8, 0, None), (8, 2, 4), (7, 2, 3), (1, 2, 0), (-3, 2, 0),
+        (2**50 - 1, 2**33, 2**17 - 1), (0.3, 0.1, 3), (4, 0.1, 40), (1.75, 0.5, 3), (0.4, 0.5, 0),
+    ],
+)  # fmt: skip
+def test_how_many_places_a_quota_has_room_for(quota: float | None, each: float, places: int | None) -> None:
+    assert fitting(quota, each) == places
 
 
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 40))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 from hub.cli import app
 from hub.cli_output import duration
 from tests.unit.catalog.api_lab import ApiLab
-from tests.unit.catalog.world import DONE
+from tests.unit.catalog.world import DONE, GIB, NAV, SYSTEM
 from tests.unit.hub.served import served
 
 
@@ -178,6 +179,22 @@ def test_caps_of_an_agency(lab: ApiLab) -> None:
     assert (lifted["max_memory"], lifted["max_cpus"]) == (None, None)
     assert "no size" in change("--max-memory", "lots", status=2)
     assert "cores" in change("--max-cpus", "many", status=2)
+
+
+def test_what_an_agency_has_in_use(lab: ApiLab) -> None:
+    lab.world.catalog.agencies.change(SYSTEM, NAV, max_memory=5 * GIB)
+    for _ in range(2):
+        lab.submit()
+    lab.world.claim("r1")
+    said = call("agencies", "show", "nav")
+    lines = [re.split(r"  +", line) for line in said.splitlines()]
+    assert ["Agency", f"nav ({NAV})"] in lines
+    assert ["Waiting runs", "1"] in lines
+    assert ["runs at once", "1", "4", "3"] in lines
+    assert ["memory", "2 GiB", "5 GiB", "1"] in lines
+    assert ["cores", "0.5", "no limit", "any number"] in lines
+    assert data("agencies", "show", NAV)["memory"] == {"used": 2 * GIB, "allowed": 5 * GIB, "more": 1}
+    assert "no agency" in call("agencies", "show", "skatteetaten", status=2)
 
 
 @pytest.mark.parametrize(
