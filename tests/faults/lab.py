@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -151,10 +152,12 @@ class Lab:
         for orgnr, slug, most, weight in AGENCIES:
             record = AgencyRecord(orgnr, slug, Text(nb=slug), max_concurrent_runs=most, weight=weight)
             catalog.agencies.add(me, record)
-        catalog.members.add(me, person="admin", agency="", role="admin")
-        catalog.members.add(me, person="kari", agency=AGENCIES[0][0], role="coordinator")
-        catalog.members.add(me, person="kari", agency=AGENCIES[2][0], role="member")
-        catalog.members.add(me, person="siri", agency=AGENCIES[1][0], role="member")
+        # Whose clock is set back by 25 hours is a member all the same.
+        since = datetime.now(UTC).date() - timedelta(days=3)
+        catalog.members.add(me, person="admin", agency="", role="admin", starts=since)
+        catalog.members.add(me, person="kari", agency=AGENCIES[0][0], role="coordinator", starts=since)
+        catalog.members.add(me, person="kari", agency=AGENCIES[2][0], role="member", starts=since)
+        catalog.members.add(me, person="siri", agency=AGENCIES[1][0], role="member", starts=since)
         version = read_template(_notebook(), _DECLARATION.encode(), "For tests")
         catalog.templates.submit(Viewer("author", me.grants, frozenset(Action)), version)
         catalog.templates.approve(me, version.name, version.version)
