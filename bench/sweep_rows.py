@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +40,8 @@ def sweep_row(
 
     def theirs() -> dict[Any, dict[str, float]]:
         executed: dict[int, Path] = {}
-        values = range(1, RUNS + 1)
-        work = partial(peer.sweep, notebook(template), parameter, values, at_a_time=AT_A_TIME)
-        theirs_took.append(seconds(lambda: executed.update(work())))
+        book, values = notebook(template), range(1, RUNS + 1)
+        theirs_took.append(seconds(lambda: executed.update(peer.sweep(book, parameter, values, at_a_time=AT_A_TIME))))
         say(f"{name}: theirs {theirs_took[-1]:.2f} s")
         return {value: recorded_metrics(path) for value, path in executed.items()}
 
