@@ -25,11 +25,14 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
+from papermill.iorw import papermill_io
 
 from experiments.runner.outputs import Admission, OutputBudget, Tail, cut_notice
 from experiments.runner.provisioner import FORKED, ORDINARY, ForkedProcess
 
 ENGINE = "proverom"
+SCHEME = "proverom:"
+INPUT = "template.ipynb"
 SKIP_TAG = "skip-execution"  # nbclient's default
 LISTEN_AGAIN = 10.0  # seconds
 FIRST_PAUSE = 0.5  # seconds; a kernel that was forked has bound its sockets before it is asked
@@ -123,16 +126,14 @@ class SocketKernelManager(AsyncKernelManager):
     largest_message: int = 0
 
     def client(self, **_unused: Any) -> Any:
-        context = zmq.asyncio.Context()
-        if self.largest_message:
-            context.setsockopt(zmq.MAXMSGSIZE, self.largest_message)
+        # One context for all runs of a worker: it has two threads. What it is told holds for the sockets to come.
+        context = zmq.asyncio.Context.instance()
+        context.setsockopt(zmq.MAXMSGSIZE, self.largest_message or -1)
         # A kernel that has still to bind its sockets is met 10 ms later, and not 100.
         context.setsockopt(zmq.RECONNECT_IVL, 10)
-        client = ReadyClient(
+        return ReadyClient(
             **self.get_connection_info(session=True), connection_file=self.connection_file, parent=self, context=context
         )
-        client._created_context = True  # so that it is destroyed with the client
-        return client
 
 
 class WatchedClient(PapermillNotebookClient):  # type: ignore[misc]
@@ -164,7 +165,6 @@ class WatchedClient(PapermillNotebookClient):  # type: ignore[misc]
         """Close what this process holds of the kernel, which lives on: all of a run is killed by its warden."""
         if self.kc is not None:
             self.kc.stop_channels()
-            self.kc.context.destroy(linger=0)
         process = getattr(self.km.provisioner, "process", None) if self.km is not None else None
         if isinstance(process, ForkedProcess):
             process.close()
@@ -234,6 +234,8 @@ class WatchedEngine(NBClientEngine):  # type: ignore[misc]
     ) -> Any:
         """Execute the notebook; raise what papermill's own engine raises, and Stopped."""
         watch.notebook = nb_man.nb
+        # What papermill notes of paths is about this worker's own, which are nobody's business.
+        nb_man.nb.metadata.papermill.update(input_path=INPUT, output_path=None)
         watch.cells(sum(counts(cell) for cell in nb_man.nb.cells))
         client = WatchedClient(
             nb_man,
@@ -247,6 +249,32 @@ class WatchedEngine(NBClientEngine):  # type: ignore[misc]
         return client.execute()
 
 
+class Written:
+    """papermill's handler (its own seam) for executed notebooks that stay in memory: ``papermill_io``, SCHEME.
+
+    Threads may share it.
+    """
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+
+    def write(self, text: str, path: str) -> None:
+        """Keep what papermill writes under a path."""
+        self._texts[path] = text
+
+    def take(self, path: str) -> str | None:
+        """Return, once, what was written last under a path; None if nothing was."""
+        return self._texts.pop(path, None)
+
+    def pretty_path(self, path: str) -> str:
+        return path
+
+
+written = Written()
+
+
 def register() -> None:
-    """Make the engine known to papermill. Doing so twice is no error."""
+    """Make the engine known to papermill, and where it writes to. Doing so twice is no error."""
     papermill_engines.register(ENGINE, WatchedEngine)
+    if (SCHEME, written) not in papermill_io._handlers:
+        papermill_io.register(SCHEME, written)

@@ -19,7 +19,7 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from experiments.runner import processes
-from experiments.runner.engine import ENGINE, register
+from experiments.runner.engine import ENGINE, INPUT, SCHEME, register, written
 from experiments.runner.outputs import OUTPUT_CUT, RESULT_MIME, OutputBudget, Tail, plain
 from experiments.runner.protocol import Report, Task
 
@@ -74,6 +74,8 @@ class Execution:
         self._wanted: str | None = None  # timed_out | cancelled, once the run is to stop
         self._wake = threading.Condition()
         self._error: BaseException | None = None
+        self._output = f"{SCHEME}{task.run}.ipynb"
+        self._written: str | None = None  # what papermill wrote when it was done
         self._over = False
         self._group = 0
         self._total = 0
@@ -137,7 +139,7 @@ class Execution:
     def _execute(self) -> None:
         register()
         loop = ensure_event_loop()
-        source = self._home / "template.ipynb"
+        source = self._home / INPUT
         work = self._home / "work"
         try:
             for place in (work, *(self._home / name for name in _PLACES.values())):
@@ -145,7 +147,7 @@ class Execution:
             source.write_text(self.task.notebook, encoding="utf-8")
             papermill.execute_notebook(
                 str(source),
-                None,
+                self._output,
                 parameters=dict(self.task.parameters),
                 engine_name=ENGINE,
                 kernel_name=self.task.kernel,
@@ -159,6 +161,7 @@ class Execution:
         except BaseException as error:  # whatever ends the execution is this run's ending
             self._error = error
         finally:
+            self._written = written.take(self._output)
             _close(loop)
             with self._wake:
                 self._over = True
@@ -224,12 +227,14 @@ class Execution:
         """Return the notebook so far as JSON text; the template's own where papermill did not get that far."""
         if self.notebook is None:
             return self.task.notebook
+        most = self.task.output_limit_bytes + _NO_ROOM_FOR
+        if self._written is not None and not self.budget.cut and _bytes(self._written) <= most:
+            return self._written
         for _ in range(5):
             try:
-                self.notebook.metadata.papermill["input_path"] = "template.ipynb"
                 if self.budget.cut:
                     self.notebook.metadata["proverom"] = {"notices": [OUTPUT_CUT]}
-                return fit(self.notebook, self.task.output_limit_bytes + _NO_ROOM_FOR)
+                return fit(self.notebook, most)
             except RuntimeError:
                 # Only a papermill that hangs still writes into the notebook: look again when it has paused.
                 time.sleep(0.2)
@@ -249,13 +254,13 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
 def fit(notebook: NotebookNode, most: int) -> str:
     """Return the notebook as JSON text of at most about ``most`` bytes of UTF-8: the largest outputs go first."""
     text = _text(notebook)
-    if len(text.encode("utf-8", "replace")) <= most:
+    if _bytes(text) <= most:
         return text
     sized = sorted(
         ((len(json.dumps(out)), RESULT_MIME in out.get("data", {}), cell, out) for cell, out in _outputs(notebook)),
         key=lambda item: (item[1], -item[0]),
     )
-    over = len(text.encode("utf-8", "replace")) - most
+    over = _bytes(text) - most
     for size, _, cell, output in sized:
         if over <= 0:
             break
@@ -263,6 +268,10 @@ def fit(notebook: NotebookNode, most: int) -> str:
         over -= size
     notebook.metadata["proverom"] = {"notices": [OUTPUT_CUT]}
     return _text(notebook)
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
 
 
 def _text(notebook: NotebookNode) -> str:

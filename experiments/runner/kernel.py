@@ -27,6 +27,8 @@ from experiments.runner.warden import Warden, WardenGone
 
 # When memory runs out, the system picks the largest process of these, and never the runner or another run's worker.
 _KILL_ME_FIRST = b"500"
+# What ``sys.argv`` of a kernel that is started begins with. Looked up here, once for all forks.
+_LAUNCHER = getattr(importlib.util.find_spec("ipykernel_launcher"), "origin", None) or "ipykernel_launcher"
 INLINE = "module://matplotlib_inline.backend_inline"  # matplotlib's name of the way in which notebooks show figures
 
 
@@ -163,8 +165,7 @@ def _leave_the_parent(keep: int) -> None:
 
 def _be_oneself(arguments: Sequence[str], *, shows_figures: bool) -> None:
     """Undo what all forks of one process would share: the state of random numbers, the program's name."""
-    launcher = importlib.util.find_spec("ipykernel_launcher")
-    sys.argv = [str(launcher.origin) if launcher else "ipykernel_launcher", *arguments]
+    sys.argv = [_LAUNCHER, *arguments]
     tempfile.tempdir = None  # it was asked for before, and kept
     random.seed()
     if "numpy" in sys.modules:

@@ -12,38 +12,48 @@ import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
+import zmq
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
 from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.history import HistoryManager
 from IPython.paths import get_ipython_dir
+from tornado.ioloop import IOLoop
 from traitlets import Type
 from traitlets.config import Config
 
 from experiments.runner.kernel import INLINE
 
-_NO_HISTORY_FILE = "--HistoryManager.hist_file=:memory:"  # nbclient's own wish for each kernel it starts
+_IN_MEMORY = ":memory:"
+_NO_HISTORY_FILE = f"--HistoryManager.hist_file={_IN_MEMORY}"  # nbclient's own wish for each kernel it starts
 
 
-class _NoSubshells:
-    """Stands where ipykernel has a thread for subshells, and is false like None.
+class _NoThread:
+    """Stands where ipykernel has a thread for subshells or for control, and is false like None.
 
-    None itself will not do: a cell with ``await`` asks it for the thread that executes (ipykernel 7.4).
+    None itself will not do: a cell with ``await`` asks it for the thread that executes, and whatever is sent to the
+    control channel is read in the loop it names (ipykernel 7.4).
     """
 
     def __init__(self) -> None:
         self.parent_thread = threading.current_thread()
+        self.io_loop = IOLoop.current()
 
     def __bool__(self) -> bool:
         return False
+
+    def start(self) -> None:
+        """Start nothing."""
 
 
 class PreparedKernel(IPythonKernel):
     """ipykernel's kernel, which exists before its sockets do."""
 
     unfinished = False
+    history: HistoryManager  # in memory: nobody asks for it after the run, so it needs no file and no thread
 
     @property
     def _supports_kernel_subshells(self) -> bool:
@@ -83,9 +93,10 @@ class PreparedKernel(IPythonKernel):
         shell.starting_dir = os.getcwd()
         shell.save_sys_module_state()
         shell.init_sys_modules()
-        # In memory: nobody asks for it after the run, so it needs no file, and no thread that writes one.
-        shell.history_manager = HistoryManager(shell=shell, parent=shell, hist_file=":memory:")
-        shell.configurables.append(shell.history_manager)
+        shell.history_manager = self.history
+        shell.configurables.append(self.history)
+        with self.history.db as database:
+            database.execute("UPDATE sessions SET start = ?", (datetime.now().isoformat(" "),))
         shell.init_user_ns()
         shell.sys_excepthook = sys.excepthook
         if session_name := os.environ.get("JPY_SESSION_NAME"):
@@ -113,6 +124,7 @@ class PreparedApp(IPKernelApp):
         self.update_config(Config({"IPKernelApp": {"connection_file": ""}}))
         with _no_history():
             kernel = PreparedKernel.instance(parent=self, log=self.log, profile_dir=self.profile_dir, user_ns=None)
+        kernel.history = HistoryManager(shell=kernel.shell, parent=kernel.shell, hist_file=_IN_MEMORY)
         kernel.unfinished = True
         if "matplotlib.pyplot" in sys.modules and os.environ.get("MPLBACKEND") in (None, "", INLINE):
             # Importing the backend hooks it into the shell. Any other one, a kernel finds by itself.
@@ -143,17 +155,27 @@ class PreparedApp(IPKernelApp):
         self.extra_args = []
         self.cli_config = Config({"IPKernelApp": {"connection_file": given[1]}})
         if given[2:]:
-            self.cli_config.HistoryManager.hist_file = ":memory:"
-        self.update_config(self.cli_config)
+            self.cli_config.HistoryManager.hist_file = _IN_MEMORY
+        # Of all that was made with this configuration, the application alone reads the one value that is new.
+        self.config.merge(self.cli_config)
+        self.connection_file = given[1]
 
     def init_control(self, context: Any) -> None:
-        """Have no thread between the sockets and the one that executes: it is there for subshells, and nobody asks for
-        these. Each request would go through two sockets more.
+        """Bind the socket for control, and have no thread between the sockets and the one that executes.
+
+        One thread would be for subshells, and nobody asks for these: each request would go through two sockets more.
+        The other would answer while a cell runs, and nobody asks for that: a run is interrupted by a signal.
         """
-        super().init_control(context)  # type: ignore[no-untyped-call]
-        if self.prepared:
-            self.shell_channel_thread.io_loop.close()
-            self.shell_channel_thread = _NoSubshells()
+        if not self.prepared:
+            super().init_control(context)  # type: ignore[no-untyped-call]
+            return
+        self.control_socket = context.socket(zmq.ROUTER)
+        self.control_socket.linger = 1000
+        self._apply_curve_server_options(self.control_socket)
+        self.control_port = self._bind_socket(self.control_socket, self.control_port)  # type: ignore[no-untyped-call]
+        self.control_socket.router_handover = 1
+        self.debugpy_socket = context.socket(zmq.STREAM)
+        self.control_thread = self.shell_channel_thread = _NoThread()
 
     def init_heartbeat(self) -> None:
         """Leave it away where nobody listens: our worker sees its child's death, and the heart's beat is a context
