@@ -22,9 +22,10 @@ from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.history import HistoryManager
 from IPython.paths import get_ipython_dir
 from tornado.ioloop import IOLoop
-from traitlets import Type
+from traitlets import DottedObjectName, Type
 from traitlets.config import Config
 
+from experiments.runner.iopub import Sender
 from experiments.runner.kernel import INLINE
 
 _IN_MEMORY = ":memory:"
@@ -96,7 +97,8 @@ class PreparedKernel(IPythonKernel):
         shell.history_manager = self.history
         shell.configurables.append(self.history)
         with self.history.db as database:
-            database.execute("UPDATE sessions SET start = ?", (datetime.now().isoformat(" "),))
+            began = datetime.now().isoformat(" ")  # noqa: DTZ005 - as IPython writes it
+            database.execute("UPDATE sessions SET start = ?", (began,))
         shell.init_user_ns()
         shell.sys_excepthook = sys.excepthook
         if session_name := os.environ.get("JPY_SESSION_NAME"):
@@ -110,6 +112,7 @@ class PreparedApp(IPKernelApp):
     """ipykernel's application, which has read the system's configuration and made its kernel beforehand."""
 
     kernel_class = Type(PreparedKernel, klass="ipykernel.kernelbase.Kernel").tag(config=True)  # type: ignore[assignment]
+    outstream_class = DottedObjectName("experiments.runner.iopub.Stream").tag(config=True)
     prepared = False
     shows_figures = False  # its shell knows of matplotlib's inline backend
 
@@ -176,6 +179,19 @@ class PreparedApp(IPKernelApp):
         self.control_socket.router_handover = 1
         self.debugpy_socket = context.socket(zmq.STREAM)
         self.control_thread = self.shell_channel_thread = _NoThread()
+
+    def init_iopub(self, context: Any) -> None:
+        """Bind the socket for outputs; the thread that sends them starts when it is needed."""
+        if not self.prepared:
+            super().init_iopub(context)  # type: ignore[no-untyped-call]
+            return
+        socket = context.socket(zmq.XPUB)
+        socket.linger = 1000
+        self._apply_curve_server_options(socket)
+        self.iopub_port = self._bind_socket(socket, self.iopub_port)  # type: ignore[no-untyped-call]
+        self.configure_tornado_logger()  # type: ignore[no-untyped-call]
+        self.iopub_thread = Sender(socket, self.session)
+        self.iopub_socket = self.iopub_thread.background_socket
 
     def init_heartbeat(self) -> None:
         """Leave it away where nobody listens: our worker sees its child's death, and the heart's beat is a context
