@@ -356,15 +356,18 @@ class Dispatcher:
         lanes = _lanes(demand, loads, desired_places(demand, total=config.total_runs))
         self._keep_ready(lanes)
         room = config.total_runs - sum(load.places for load in loads)
+        served = {lane.row.agency for lane in lanes if self._about_to_be_served(lane, lanes, now)}
         for lane in lanes:
             room -= self._widen(lane, loads, room)
-            if lane.missing > 0 and not self._about_to_be_served(lane, lanes, now):
+            if lane.missing > 0 and lane.row.agency not in served:
                 room -= self._start_missing(lane, lane.missing, loads, room, now)
         if not any(lane.missing > 0 for lane in lanes):
             for lane in lanes:
                 room -= self._start_missing(lane, lane.missing + lane.warm, loads, room, now)
-        self._make_room(lanes, loads, room)
-        self._end_idle(lanes, loads, now)
+        # A runner that is about to take a sweep up still looks as if nothing waited for it.
+        idle = [load for load in loads if load.ticket.for_sweeps or load.ticket.agency not in served]
+        self._make_room(lanes, idle, room)
+        self._end_idle(lanes, idle, now)
 
     def _loads(self) -> list[RunnerLoad]:
         """Return the runners that are there, on their way, or about to be wider, and have something left to do."""

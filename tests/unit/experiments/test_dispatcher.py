@@ -757,6 +757,22 @@ def test_no_runner_is_started_beside_one_that_is_about_to_take_the_sweep() -> No
     assert len(lab.engine.started) == started + 1
 
 
+@pytest.mark.parametrize("waited", [1, 60])
+def test_a_sweep_that_wants_every_place_keeps_the_runner_that_is_about_to_take_it(waited: int) -> None:
+    lab = sweep_lab(warm_per_agency=1, total_runs=2)
+    work = Working(lab, seconds=2)
+    warm = warm_runner(lab, work, NAV)
+    for _ in range(waited):
+        work.second()
+    submit_sweep(lab, 20)
+    started = len(lab.engine.started)
+    lab.step()  # a pass between the submission and the runner's next question
+    assert warm in lab.alive()
+    work.second()
+    assert {f"proverom-lab-runner-{run.runner}" for run in lab.queue.active()} == {warm}
+    assert len(lab.engine.started) == started
+
+
 def test_a_sweep_leaves_others_their_runners_that_wait() -> None:
     lab = Lab(replace(CONFIG, sweep_slots=4, total_runs=4, warm_per_agency=1, warm_for_seconds=900))
     lab.queue.add_agency(NAV, "nav", max_concurrent=100)
