@@ -40,6 +40,8 @@ from lab_templates.model import InvalidInput, TemplateVersion
 
 _QUEUED, _RUNNING = RunState.QUEUED.value, RunState.RUNNING.value
 _OPEN = col(RunnerRow.closed_at).is_(None)
+# Asked for several times a second, so it is made once, and of the table, which needs no mapping of rows.
+_NEWEST = select(func.max(RunRow.__table__.c.id))  # type: ignore[attr-defined]
 _NONE = (0, "")
 
 
@@ -138,7 +140,8 @@ class SqlRunQueue:
 
     def newest(self) -> str | None:
         with self._database.read() as session:
-            return session.scalar(select(func.max(col(RunRow.id))))
+            newest: str | None = session.scalar(_NEWEST)
+            return newest
 
     def oldest_queued(self, agency: str) -> Run | None:
         with self._database.read() as session:
