@@ -7,8 +7,10 @@ runs, and each message costs two switches of threads; it starts here with the fi
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import zmq
@@ -21,6 +23,7 @@ class Sender(IOPubThread):
     def __init__(self, socket: Any, session: Any) -> None:
         super().__init__(socket, pipe=False, session=session)  # type: ignore[no-untyped-call]
         self._beginning = threading.RLock()  # held while the socket is used by another thread than its own
+        self._sending = self._interrupted = False  # about the main thread, which alone is interrupted
         # What a fork of the kernel prints comes back by a pipe, which the thread reads.
         os.register_at_fork(before=self.begin)
 
@@ -46,11 +49,34 @@ class Sender(IOPubThread):
         elif self._is_master_process():  # type: ignore[no-untyped-call]
             with self._beginning:
                 if not self.thread.is_alive():
-                    f()
+                    self._do_whole(f)
                     return
             self.schedule(f)
         else:
             f()
+
+    def interrupted(self, number: int, frame: FrameType | None) -> None:
+        """Interrupt the main thread (a handler of SIGINT), once it is not in the middle of a message.
+
+        A message is several frames: half of one would make the next one unreadable.
+        """
+        if self._sending:
+            self._interrupted = True
+        else:
+            signal.default_int_handler(number, frame)
+
+    def _do_whole(self, f: Callable[[], Any]) -> None:
+        if threading.current_thread() is not threading.main_thread() or self._sending:
+            f()
+            return
+        self._sending = True
+        try:
+            f()
+        finally:
+            self._sending = False
+            if self._interrupted:
+                self._interrupted = False
+                raise KeyboardInterrupt
 
     def _open_pipe(self) -> None:
         if not self._pipe_flag:

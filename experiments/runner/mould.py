@@ -1,12 +1,13 @@
 """The Python kernel as far as it can be made before there is a process for it: made once in the zygote, forked with it.
 
-What is made beforehand has no socket, no thread, no event loop, no history and no key: ipykernel makes these in the
+What is made beforehand has no socket, no thread, no event loop and no key: ipykernel makes these in the
 fork, by its own code. What would be the same in all forks and must not be is made anew there (``_be_finished``).
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import uuid
@@ -67,6 +68,11 @@ class PreparedKernel(IPythonKernel):
         if made.unfinished and "shell_stream" in given:
             made._be_finished(given)
         return made
+
+    def pre_handler_hook(self) -> None:
+        """Be interrupted between two messages, not within one: this kernel sends them in the thread that executes."""
+        super().pre_handler_hook()  # type: ignore[no-untyped-call]
+        signal.signal(signal.SIGINT, self.iopub_thread.interrupted)
 
     def _be_finished(self, given: dict[str, Any]) -> None:
         self.unfinished = False

@@ -353,6 +353,20 @@ def test_each_run_is_cancelled_and_timed_out_by_itself(hub: RunnerHub, tmp_path:
     ]
 
 
+def test_a_cell_that_displays_without_end_is_interrupted_between_two_messages(hub: RunnerHub, tmp_path: Path) -> None:
+    """The thread that executes sends them, and an interruption strikes it anywhere."""
+    endless = notebook("import time\nwhile True:\n    display({'text/plain': 'x'}, raw=True)\n    time.sleep(0.005)")
+    runs = [hub.submit(endless, sweep=SWEEP, timeout_seconds=2) for _ in range(4)]
+    runner = RunnerProcess(hub, tmp_path, hub.open_runner(slots=4, batch_limit=len(runs)))
+    runner.start(PROVEROM_RUNNER_SLOTS="4")
+    assert runner.wait(120) == 0, runner.log()
+    for run in runs:
+        assert hub.queue.get(run.id).state is RunState.TIMED_OUT
+        [cell] = [cell for cell in executed(hub.queue.result(run.id)).cells if cell.cell_type == "code"]
+        last = cell.outputs[-1]
+        assert (last.output_type, last.get("ename")) == ("error", "KeyboardInterrupt")
+
+
 def test_a_lost_lease_costs_that_run_only(hub: RunnerHub, tmp_path: Path) -> None:
     lost = hub.submit(notebook("import time\ntime.sleep(600)"), sweep=SWEEP)
     good = hub.submit(notebook("import time\ntime.sleep(4)\nprint('done')"), sweep=SWEEP)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -102,6 +103,26 @@ def test_two_threads_may_begin_it_and_send_at_once(kernel: Kernel) -> None:
     heard = [kernel.heard("status") for _ in range(800)]
     for which in range(4):
         assert [said["number"] for said in heard if said["which"] == which] == list(range(200))
+
+
+def test_an_interruption_waits_until_the_message_is_whole(kernel: Kernel) -> None:
+    done: list[str] = []
+
+    def send() -> None:
+        signal.raise_signal(signal.SIGINT)
+        done.append("sent")
+
+    before = signal.signal(signal.SIGINT, kernel.sender.interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            kernel.sender.schedule(send)
+        assert done == ["sent"]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        kernel.sender.schedule(lambda: done.append("again"))  # it is told once
+        assert done == ["sent", "again"]
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_what_a_fork_writes_comes_by_the_kernels_pipe(kernel: Kernel) -> None:
