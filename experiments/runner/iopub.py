@@ -23,7 +23,6 @@ class Sender(IOPubThread):
     def __init__(self, socket: Any, session: Any) -> None:
         super().__init__(socket, pipe=False, session=session)  # type: ignore[no-untyped-call]
         self._beginning = threading.RLock()  # held while the socket is used by another thread than its own
-        self._sending = self._interrupted = False  # about the main thread, which alone is interrupted
         # What a fork of the kernel prints comes back by a pipe, which the thread reads.
         os.register_at_fork(before=self.begin)
 
@@ -55,28 +54,23 @@ class Sender(IOPubThread):
         else:
             f()
 
-    def interrupted(self, number: int, frame: FrameType | None) -> None:
-        """Interrupt the main thread (a handler of SIGINT), once it is not in the middle of a message.
-
-        A message is several frames: half of one would make the next one unreadable.
+    @staticmethod
+    def _do_whole(f: Callable[[], Any]) -> None:
+        """Call ``f``; an interruption waits for its end. A message is several frames, and half of one would make the
+        next one unreadable.
         """
-        if self._sending:
-            self._interrupted = True
-        else:
-            signal.default_int_handler(number, frame)
-
-    def _do_whole(self, f: Callable[[], Any]) -> None:
-        if threading.current_thread() is not threading.main_thread() or self._sending:
-            f()
+        handler = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is not threading.main_thread() or not callable(handler):
+            f()  # it cannot be interrupted
             return
-        self._sending = True
+        struck: list[FrameType | None] = []
+        signal.signal(signal.SIGINT, lambda _number, frame: struck.append(frame))
         try:
             f()
         finally:
-            self._sending = False
-            if self._interrupted:
-                self._interrupted = False
-                raise KeyboardInterrupt
+            signal.signal(signal.SIGINT, handler)
+            if struck:
+                handler(signal.SIGINT, struck[0])
 
     def _open_pipe(self) -> None:
         if not self._pipe_flag:

@@ -7,7 +7,6 @@ fork, by its own code. What would be the same in all forks and must not be is ma
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import uuid
@@ -68,11 +67,6 @@ class PreparedKernel(IPythonKernel):
         if made.unfinished and "shell_stream" in given:
             made._be_finished(given)
         return made
-
-    def pre_handler_hook(self) -> None:
-        """Be interrupted between two messages, not within one: this kernel sends them in the thread that executes."""
-        super().pre_handler_hook()  # type: ignore[no-untyped-call]
-        signal.signal(signal.SIGINT, self.iopub_thread.interrupted)
 
     def _be_finished(self, given: dict[str, Any]) -> None:
         self.unfinished = False

@@ -112,17 +112,26 @@ def test_an_interruption_waits_until_the_message_is_whole(kernel: Kernel) -> Non
         signal.raise_signal(signal.SIGINT)
         done.append("sent")
 
-    before = signal.signal(signal.SIGINT, kernel.sender.interrupted)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            kernel.sender.schedule(send)
-        assert done == ["sent"]
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        kernel.sender.schedule(lambda: done.append("again"))  # it is told once
-        assert done == ["sent", "again"]
-    finally:
-        signal.signal(signal.SIGINT, before)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.raises(KeyboardInterrupt):
+        kernel.sender.schedule(send)
+    assert done == ["sent"]
+    kernel.sender.schedule(lambda: done.append("again"))  # it is told once
+    assert done == ["sent", "again"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_notebooks_own_way_with_interruptions_is_kept(kernel: Kernel) -> None:
+    told: list[int] = []
+    own = lambda number, _frame: told.append(number)  # noqa: E731 - a handler
+    for handler in (own, signal.SIG_IGN):
+        before = signal.signal(signal.SIGINT, handler)
+        try:
+            kernel.sender.schedule(lambda: signal.raise_signal(signal.SIGINT))
+            assert signal.getsignal(signal.SIGINT) == handler
+        finally:
+            signal.signal(signal.SIGINT, before)
+    assert told == [signal.SIGINT]
 
 
 def test_what_a_fork_writes_comes_by_the_kernels_pipe(kernel: Kernel) -> None:
