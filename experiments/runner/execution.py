@@ -20,7 +20,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from experiments.runner import processes
 from experiments.runner.engine import ENGINE, INPUT, SCHEME, register, written
-from experiments.runner.outputs import OUTPUT_CUT, RESULT_MIME, OutputBudget, Tail, plain
+from experiments.runner.outputs import OUTPUT_CUT, RESULT_MIME, OutputBudget, Tail, plain, size_of
 from experiments.runner.protocol import Report, Task
 
 # After SIGINT a cell has this long to end by itself before everything below the runner is killed.
@@ -75,7 +75,6 @@ class Execution:
         self._wake = threading.Condition()
         self._error: BaseException | None = None
         self._output = f"{SCHEME}{task.run}.ipynb"
-        self._written: str | None = None  # what papermill wrote when it was done
         self._over = False
         self._group = 0
         self._total = 0
@@ -161,7 +160,6 @@ class Execution:
         except BaseException as error:  # whatever ends the execution is this run's ending
             self._error = error
         finally:
-            self._written = written.take(self._output)
             _close(loop)
             with self._wake:
                 self._over = True
@@ -228,8 +226,9 @@ class Execution:
         if self.notebook is None:
             return self.task.notebook
         most = self.task.output_limit_bytes + _NO_ROOM_FOR
-        if self._written is not None and not self.budget.cut and _bytes(self._written) <= most:
-            return self._written
+        text = written.take(self._output)  # there is one if papermill came to its end
+        if text is not None and not self.budget.cut and size_of(text) <= most:
+            return text
         for _ in range(5):
             try:
                 if self.budget.cut:
@@ -254,13 +253,13 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
 def fit(notebook: NotebookNode, most: int) -> str:
     """Return the notebook as JSON text of at most about ``most`` bytes of UTF-8: the largest outputs go first."""
     text = _text(notebook)
-    if _bytes(text) <= most:
+    if size_of(text) <= most:
         return text
     sized = sorted(
         ((len(json.dumps(out)), RESULT_MIME in out.get("data", {}), cell, out) for cell, out in _outputs(notebook)),
         key=lambda item: (item[1], -item[0]),
     )
-    over = _bytes(text) - most
+    over = size_of(text) - most
     for size, _, cell, output in sized:
         if over <= 0:
             break
@@ -268,10 +267,6 @@ def fit(notebook: NotebookNode, most: int) -> str:
         over -= size
     notebook.metadata["proverom"] = {"notices": [OUTPUT_CUT]}
     return _text(notebook)
-
-
-def _bytes(text: str) -> int:
-    return len(text.encode("utf-8", "replace"))
 
 
 def _text(notebook: NotebookNode) -> str:

@@ -113,7 +113,7 @@ class OutputBudget:
 
     def _admit_stream(self, content: dict[str, Any], cell: int) -> Admission:
         text = str(content.get("text", ""))
-        size, room = _size(text), self._room() - _OVERHEAD
+        size, room = size_of(text), self._room() - _OVERHEAD
         if room <= 0:
             return Admission.NOTHING
         if size > room:
@@ -123,7 +123,7 @@ class OutputBudget:
 
     def _admit_display(self, content: Mapping[str, Any], cell: int) -> bool:
         data = content.get("data") or {}
-        size = _size(data) + _size(content.get("metadata") or {}) + _OVERHEAD
+        size = size_of(data) + size_of(content.get("metadata") or {}) + _OVERHEAD
         if size > self._room(record=RESULT_MIME in data):
             return False
         self._cells[cell] = self._cells.get(cell, 0) + size
@@ -131,7 +131,7 @@ class OutputBudget:
 
     def _admit_update(self, content: Mapping[str, Any]) -> bool:
         display = str((content.get("transient") or {}).get("display_id"))
-        size = _size(content.get("data") or {})
+        size = size_of(content.get("data") or {})
         before = self._displays.get(display, 0)
         if size - before > self._room():
             return False
@@ -139,18 +139,19 @@ class OutputBudget:
         return True
 
     def _admit_comm(self, message: Mapping[str, Any]) -> bool:
-        size = _size(message["content"]) + sum(len(part) for part in message.get("buffers") or ())
+        size = size_of(message["content"]) + sum(len(part) for part in message.get("buffers") or ())
         if self._comms + size > self.limit // 4:
             return False
         self._comms += size
         return True
 
 
-def _size(value: object) -> int:
+def size_of(value: object) -> int:
+    """Return how many bytes of UTF-8 a text is, or all that a JSON value holds, without its punctuation."""
     if isinstance(value, str):
         return len(value) if value.isascii() else len(value.encode("utf-8", "replace"))
     if isinstance(value, Mapping):
-        return sum(_size(key) + _size(item) for key, item in value.items())
+        return sum(size_of(key) + size_of(item) for key, item in value.items())
     return len(json.dumps(value, ensure_ascii=False))
 
 

@@ -587,6 +587,7 @@ def test_the_schedule_fired_once_for_each_of_its_times(lab: Lab, team: Page, scr
         runs = [lab.wait_for_run(client, firing["run"]) for firing in firings]
         client.delete(f"{API}/schedules/{schedule['id']}").raise_for_status()
     times = sorted(datetime.fromisoformat(firing["scheduled_at"]) for firing in firings)
+    assert len(times) >= 2
     assert len(set(times)) == len(times), "it fired twice for one time"
     first, last = min(times), max(times)
     missed = sum(firing["left_out"] for firing in firings)
